@@ -87,10 +87,20 @@ def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
 def test_no_gain_counts_only_finished_trials():
     class Documents:
         trials = [
-            {"tid": 0, "state": JOB_STATE_DONE, "refresh_time": 1, "result": {"status": "ok", "loss": 1}},
+            {
+                "tid": 0,
+                "state": JOB_STATE_DONE,
+                "refresh_time": 1,
+                "result": {"status": "ok", "loss": 1},
+            },
             {"tid": 1, "state": JOB_STATE_RUNNING, "refresh_time": 2, "result": {"status": "new"}},
             {"tid": 2, "state": JOB_STATE_DONE, "refresh_time": 3, "result": {"status": "fail"}},
-            {"tid": 3, "state": JOB_STATE_DONE, "refresh_time": 4, "result": {"status": "ok", "loss": 2}},
+            {
+                "tid": 3,
+                "state": JOB_STATE_DONE,
+                "refresh_time": 4,
+                "result": {"status": "ok", "loss": 2},
+            },
         ]
 
     assert NoGain(2)(Documents())[0]

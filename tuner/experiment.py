@@ -103,9 +103,7 @@ def _parse_space(value: object, info: ValidationInfo) -> object:
     return {"values": tuple(dict.fromkeys(_number(item) for item in items))}
 
 
-Space = Annotated[
-    ParamSpace, BeforeValidator(_parse_space), PlainSerializer(str, return_type=str)
-]
+Space = Annotated[ParamSpace, BeforeValidator(_parse_space), PlainSerializer(str, return_type=str)]
 
 
 def _parse_ratio(value: object) -> Fraction:
@@ -133,7 +131,7 @@ class BackboneSpec(_Model):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     weights: str | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     file: Path | None = None
     input_size: tuple[int, int] | None = None
     preprocessing: Preprocessing | None = None
@@ -190,9 +188,7 @@ class Split(_Model):
 class Search(_Model):
     """The space, and how it is searched."""
 
-    backbone: Annotated[tuple[BackboneSpec, ...], BeforeValidator(_parse_backbones)] = Field(
-        min_length=1
-    )
+    backbone: Annotated[tuple[BackboneSpec, ...], BeforeValidator(_parse_backbones)] = Field(min_length=1)
     regParam: Space = ParamSpace(low=1e-4, high=1.0, log=True)
     elasticNetParam: Space = ParamSpace(low=0.0, high=1.0)
     maxIter: Space = ParamSpace(low=5, high=30)
@@ -201,7 +197,7 @@ class Search(_Model):
     parallelism: int = Field(default=2, ge=1, le=128)
     timeout: float | None = Field(default=None, gt=0)
     early_stop: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**32)
     deterministic: bool = False
     metric: Metric = "accuracy"
     select: Literal["best", "one-standard-error"] = "best"
@@ -302,9 +298,7 @@ def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None
         place = data
         for group in groups:
             place = place.setdefault(group, {})
-        if option == "backbone":
-            value = _keep_described(value, place.get(key))
-        place[key] = value
+        place[key] = _keep_described(value, place.get(key)) if option == "backbone" else value
 
 
 def _keep_described(names: str, listed: object) -> list[Any]:

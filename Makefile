@@ -1,0 +1,62 @@
+# The commands of the project. `make` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Spark's workers and `mlflow run` take the `python` that comes first in PATH.
+ACTIVATE := PATH="$(CURDIR)/$(BIN):$$PATH"
+PORT ?= 5000
+LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--no-annotate --no-emit-index-url
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev java search test test-all check ui format lock
+
+help:  ## list the commands
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: java $(VENV)/.installed  ## make .venv and install what a search needs
+
+setup-dev: java $(VENV)/.installed-dev
+
+java:
+	@scripts/ensure_java.sh
+
+# Stamps: an environment is made again only when what decides it has changed.
+$(VENV)/.installed: requirements.lock pyproject.toml scripts/install.sh
+	@scripts/install.sh requirements.lock
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml scripts/install.sh
+	@scripts/install.sh requirements-dev.lock
+	@touch $(VENV)/.installed $@
+
+search: setup  ## run a search: make search ARGS="-P experiment=experiments/football.yaml -P images=FOLDER"
+	@$(ACTIVATE) mlflow run . --env-manager local $(ARGS)
+	@echo "See the runs and the model: make ui"
+
+test: check  ## lint, types and the tests that take seconds
+	@$(ACTIVATE) pytest -m "not long" $(ARGS)
+
+test-all: check  ## the same and the long tests: whole searches, every network
+	@$(ACTIVATE) pytest $(ARGS)
+
+check: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+ui: setup  ## open the MLflow UI on what was logged (PORT=5000)
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "The MLflow UI is at $$MLFLOW_TRACKING_URI" ;; \
+	*) echo "The MLflow UI is at http://127.0.0.1:$(PORT) until Ctrl-C"; \
+	   $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(PORT) ;; \
+	esac
+
+format: setup-dev  ## lay the code out
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock:  ## resolve the lock files (needs uv; ARGS=--upgrade for newer versions)
+	$(LOCK) $(ARGS) --output-file requirements.lock
+	$(LOCK) $(ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock

@@ -1,0 +1,40 @@
+"""Fill the feature cache for an experiment, and nothing else: what `tuner features` does."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from tuner.experiment import Experiment
+from tuner.feature_cache import FeatureCache
+from tuner.preparation import prepare_images
+from tuner.sessions import driver_session
+from tuner.tracking import QUARANTINE_FILE, open_tracking, parent_run
+
+
+def fill_cache(experiment: Experiment, *, master: str | None = None, console: Console | None = None) -> int:
+    """Extract what the cache misses of every backbone's features; gives the number of images extracted.
+
+    An image counts once for each backbone that it went through. The same checks as a search's are made.
+
+    Raises
+    ------
+    InvalidInput
+        Something about the experiment, the images, the cache, Spark or MLflow cannot work.
+    """
+    console = console or Console()
+    cache = FeatureCache(experiment.cache)
+    with parent_run(open_tracking(experiment.name), f"{experiment.name}-features", "features") as run:
+        started = time.monotonic()
+        with driver_session(f"tuner {experiment.name}", 1, master=master) as session:
+            prepared = prepare_images(session, experiment, cache, console)
+        run.text(prepared.quarantine.to_csv(index=False), QUARANTINE_FILE)
+        counts = {
+            "images": len(prepared.index),
+            "quarantined": len(prepared.quarantine),
+            "extracted": prepared.extracted,
+            "seconds": time.monotonic() - started,
+        }
+        run.batch(metrics=counts)
+    return prepared.extracted

@@ -1,0 +1,194 @@
+"""From images to tables that trials read: index, features, quarantine, split. Runs on the driver."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from rich.console import Console
+
+from tuner.backbones import Backbone, resolve_backbone
+from tuner.errors import ImageSourceError
+from tuner.experiment import Experiment
+from tuner.feature_cache import FeatureCache, refuse_bad_images
+from tuner.images import ImageSet, contents, index_images, read_images
+from tuner.progress import extraction_progress
+from tuner.sessions import DriverSession
+from tuner.splits import split_images
+
+TEST = "test"
+_PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """The images of an experiment, with the features of every backbone in the cache.
+
+    `index` has one row a usable image: path, label, label_index, digest, bytes, part.
+    `quarantine` has one row an image left out: path, label, reason.
+    """
+
+    images: ImageSet
+    index: pd.DataFrame
+    quarantine: pd.DataFrame
+    backbones: Mapping[str, Backbone]
+    extracted: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names; their positions are the label indices."""
+        return self.images.labels
+
+    @property
+    def digest(self) -> str:
+        """What stands for these images, their labels and their split."""
+        return data_digest(self.index)
+
+    def rows(self, part: str) -> pd.DataFrame:
+        """The images of one part: `train`, `validation`, `fold-…` or `test`."""
+        return self.index[self.index["part"] == part]
+
+
+def data_digest(rows: pd.DataFrame) -> str:
+    """Give 16 hex digits for images, labels and parts; paths and order do not matter."""
+    content = rows[["digest", "label", "part"]].sort_values(["digest", "label"])
+    return hashlib.sha256(content.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def _split(index: pd.DataFrame, experiment: Experiment) -> pd.Series:
+    split = experiment.split
+    return split_images(index, split.test, split.validation, split.validation_ratio, experiment.search.seed)
+
+
+def extract_features(
+    session: DriverSession,
+    cache: FeatureCache,
+    backbone: Backbone,
+    images: ImageSet,
+    index: pd.DataFrame,
+    console: Console,
+    *,
+    fail_on_bad_image: bool = False,
+) -> int:
+    """Extract what the cache misses, with a progress bar; gives the number of images extracted."""
+    missing = cache.missing(backbone, list(index["digest"]))
+    if not missing:
+        console.print(f"{backbone.name}: features of {index['digest'].nunique()} images are cached")
+        return 0
+    tasks = min(session.cores, len(missing))
+    with extraction_progress(console, backbone.name, len(missing)) as on_progress:
+        done = cache.extract(
+            session.spark,
+            backbone,
+            images,
+            index,
+            tasks=tasks,
+            threads=max(1, session.cores // tasks),
+            on_progress=on_progress,
+            fail_on_bad_image=fail_on_bad_image,
+        )
+    return done.extracted
+
+
+def prepare_images(
+    session: DriverSession, experiment: Experiment, cache: FeatureCache, console: Console
+) -> PreparedImages:
+    """Read, index, extract, quarantine and split the images of an experiment.
+
+    Raises
+    ------
+    ImageSourceError, BackboneError, CacheError
+        What is wrong with the images, the networks or the cache, in one sentence; as early as it shows.
+    """
+    images = read_images(session.spark, experiment.images)
+    backbones = {
+        spec.name: resolve_backbone(spec, experiment.precision, cache.backbones)
+        for spec in experiment.search.backbone
+    }
+    index = index_images(images)
+    for note in images.notes:
+        console.print(note)
+    readable = index[index["error"].isna()]
+    _split(readable, experiment)  # too few images is said before the first one is decoded
+    fail = experiment.on_bad_image == "fail"
+    if fail:
+        refuse_bad_images(index.drop(columns="error"), index[["digest", "error"]])
+    extracted = 0
+    for backbone in backbones.values():
+        extracted += extract_features(
+            session, cache, backbone, images, readable, console, fail_on_bad_image=fail
+        )
+    outcome = _outcome(index, cache, backbones)
+    if fail:
+        refuse_bad_images(index.drop(columns="error"), outcome[["digest", "error"]])
+    good = outcome[outcome["error"].isna()].drop(columns="error")
+    quarantine = outcome[outcome["error"].notna()][["path", "label", "error"]].rename(
+        columns={"error": "reason"}
+    )
+    if len(quarantine):
+        console.print(f"{len(quarantine)} of {len(outcome)} images cannot be used: see quarantine.csv")
+    if good.empty:
+        raise ImageSourceError(f"None of the {len(outcome)} images of {experiment.images} can be used.")
+    return PreparedImages(
+        images=images,
+        index=good.assign(part=_split(good, experiment)).reset_index(drop=True),
+        quarantine=quarantine.reset_index(drop=True),
+        backbones=backbones,
+        extracted=extracted,
+    )
+
+
+def _outcome(index: pd.DataFrame, cache: FeatureCache, backbones: Mapping[str, Backbone]) -> pd.DataFrame:
+    """The index with the reason, if any, why an image could not be read or decoded."""
+    reasons: dict[str, str] = {}
+    for backbone in backbones.values():
+        known = cache.known(backbone)
+        bad = known[known["error"].notna()]
+        reasons |= dict(zip(bad["digest"], bad["error"], strict=True))
+    decoded = index["digest"].map(reasons)
+    return index.assign(error=index["error"].where(index["error"].notna(), decoded))
+
+
+def feature_table(
+    session: DriverSession, cache: FeatureCache, backbone: Backbone, rows: pd.DataFrame
+) -> DataFrame:
+    """The features of `rows`, one row an image: path, label_index, part, features; in a fixed order."""
+    columns = ["path", "digest", "label_index", "part"]
+    index = session.spark.createDataFrame(rows[columns])
+    table = cache.read(session.spark, backbone).join(F.broadcast(index), "digest").drop("digest")
+    partitions = math.ceil(len(rows) * backbone.width * 8 / _PARTITION_BYTES)
+    spread = table.coalesce(1) if partitions == 1 else table.repartitionByRange(partitions, "path")
+    return spread.sortWithinPartitions("path")
+
+
+def publish_tables(session: DriverSession, cache: FeatureCache, prepared: PreparedImages) -> dict[str, str]:
+    """Cache each backbone's table, without the test part, and name it for the sessions of all workers."""
+    rows = prepared.index[prepared.index["part"] != TEST]
+    names = {}
+    for backbone in prepared.backbones.values():
+        view = re.sub(r"\W", "_", f"{backbone.name}_{backbone.key[:8]}").lower()
+        table = feature_table(session, cache, backbone, rows).cache()
+        table.count()
+        table.createOrReplaceGlobalTempView(view)
+        names[backbone.name] = f"global_temp.{view}"
+    return names
+
+
+def first_image(prepared: PreparedImages) -> bytes:
+    """The bytes of the smallest training image, as an example of what the model reads."""
+    smallest = prepared.index.sort_values(["bytes", "path"]).head(1)
+    row = contents(prepared.images, smallest, partitions=1).first()
+    assert row is not None
+    return bytes(row["content"])
+
+
+def weights_files(prepared: PreparedImages) -> list[Path]:
+    """The networks' files, to be stored once with the search."""
+    return [Path(backbone.file) for backbone in prepared.backbones.values()]

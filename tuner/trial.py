@@ -1,0 +1,203 @@
+"""One trial: what runs on a worker. Read features, fit, score on validation data, log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from hyperopt import STATUS_FAIL, STATUS_OK
+from pyspark.ml.classification import LogisticRegressionModel
+from pyspark.ml.functions import vector_to_array
+from pyspark.sql import functions as F
+
+from tuner import charts, tracking
+from tuner.backbones import Backbone
+from tuner.errors import TrialError
+from tuner.evaluation import Evaluation, evaluate, predictions_table, summarize_folds
+from tuner.experiment import LOWER_IS_BETTER
+from tuner.flavor import log_model
+from tuner.pipelines import LABEL_INDEX, PROBABILITY, assemble, fit_classifier
+from tuner.search_space import NUMBER, TrialParams
+from tuner.sessions import Endpoint, connect_from_worker
+from tuner.tracking import RunLog, Tracking, trial_run
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+PATH, PART = "path", "part"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A table's rows with what a model says of them; one row an image.
+
+    `label_index` is int of shape (n,), `probability` float64 of shape (n, classes).
+    """
+
+    path: list[str]
+    label_index: np.ndarray
+    probability: np.ndarray
+
+
+def score(model: LogisticRegressionModel, table: DataFrame) -> Scored:
+    """Apply a model to a table of features, and bring the probabilities here in one job."""
+    columns = (PATH, LABEL_INDEX, vector_to_array(F.col(PROBABILITY)).alias(PROBABILITY))
+    frame: pd.DataFrame = model.transform(table).select(*columns).toPandas()
+    return Scored(
+        path=list(frame[PATH]),
+        label_index=frame[LABEL_INDEX].to_numpy(),
+        probability=np.stack(list(frame[PROBABILITY])),
+    )
+
+
+def log_evaluation(run: RunLog, evaluation: Evaluation, scored: Scored) -> None:
+    """Log what an evaluation shows beside its metrics: confusion matrix, report, predictions."""
+    labels = list(evaluation.labels)
+    confusion = {"labels": labels, "matrix": evaluation.confusion.tolist()}
+    run.json(confusion, tracking.CONFUSION_FILE)
+    run.json(evaluation.report, tracking.REPORT_FILE)
+    run.text(charts.figure_html(charts.confusion_figure(evaluation)), tracking.CONFUSION_FIGURE)
+    run.image(charts.confusion_image(evaluation), tracking.CONFUSION_IMAGE)
+    predictions = predictions_table(scored.path, scored.label_index, scored.probability, labels)
+    run.table(predictions, tracking.PREDICTIONS_FILE)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One fit: the model, how it came about, and its scores on the rows it did not see."""
+
+    model: LogisticRegressionModel
+    seconds: float
+    train_accuracy: float
+    history: list[float]
+    scored: Scored
+
+
+def _fit(train: DataFrame, validation: DataFrame, params: TrialParams) -> _Fit:
+    started = time.monotonic()
+    model = fit_classifier(train, params)
+    seconds = time.monotonic() - started
+    summary = model.summary
+    return _Fit(
+        model=model,
+        seconds=seconds,
+        train_accuracy=summary.accuracy,
+        history=list(summary.objectiveHistory),
+        scored=score(model, validation),
+    )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The objective that SparkTrials sends to a worker and calls there with one point of the space.
+
+    It never raises: a trial that fails leaves a FAILED run with its reason and tells hyperopt so, and
+    the search goes on. It owns the child run from start to end; the driver only closes the runs of
+    workers that died.
+
+    Parameters
+    ----------
+    endpoint, tracking, parent_id
+        Where MLlib and MLflow are, and the search's run.
+    tables, backbones
+        By backbone name: the global temp view of its features (`path`, `label_index`, `part`,
+        `features`), and the network itself.
+    labels
+        The class names; their positions are the label indices.
+    folds
+        Folds of cross-validation; 0: holdout.
+    metric
+        What trials are ranked by.
+    staging
+        A folder that the worker and Spark's executors both see.
+    example
+        The bytes of one image, for the models' input example.
+    """
+
+    endpoint: Endpoint
+    tracking: Tracking
+    parent_id: str
+    tables: Mapping[str, str]
+    backbones: Mapping[str, Backbone]
+    labels: Sequence[str]
+    folds: int
+    metric: str
+    staging: Path
+    example: bytes
+
+    def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one trial; the result holds `loss`, the run's id and the metrics, or the reason."""
+        number, params = int(point[NUMBER]), TrialParams.from_point(point)
+        started = time.monotonic()
+        outcome = {"trial": number, "params": params.to_dict()}
+        try:
+            with trial_run(self.tracking, self.parent_id, number, params.backbone.lower()) as run:
+                outcome |= {"run_id": run.run_id, "name": f"{number:03d}-{params.backbone.lower()}"}
+                metrics = self._fit_score_log(run, params)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            return outcome | {"status": STATUS_FAIL, "reason": reason}
+        sign = 1.0 if self.metric in LOWER_IS_BETTER else -1.0
+        return outcome | {
+            "status": STATUS_OK,
+            "loss": sign * metrics[self.metric],
+            "metrics": metrics,
+            "seconds": time.monotonic() - started,
+        }
+
+    def _fit_score_log(self, run: RunLog, params: TrialParams) -> dict[str, float]:
+        run.batch(params=params.to_dict())
+        table = connect_from_worker(self.endpoint).table(self.tables[params.backbone])
+        if self.folds:
+            evaluation, scored, fits, model = self._cross_validate(table, params)
+        else:
+            part = F.col(PART)
+            fit = _fit(table.where(part == "train"), table.where(part == "validation"), params)
+            scored, fits, model = fit.scored, [fit], fit.model
+            evaluation = evaluate(scored.label_index, scored.probability, self.labels)
+        metrics = self._checked(evaluation.metrics) | {
+            "train_accuracy": float(np.mean([fit.train_accuracy for fit in fits])),
+            "fit_seconds": sum(fit.seconds for fit in fits),
+            "iterations": float(np.mean([len(fit.history) - 1 for fit in fits])),
+        }
+        run.batch(metrics=metrics, histories={"objectiveHistory": fits[-1].history})
+        log_evaluation(run, evaluation, scored)
+        self._log_model(run, model, self.backbones[params.backbone])
+        return metrics
+
+    def _cross_validate(
+        self, table: DataFrame, params: TrialParams
+    ) -> tuple[Evaluation, Scored, list[_Fit], LogisticRegressionModel]:
+        """Fit and score each fold, then fit the model to keep on all of them."""
+        folds = [f"fold-{number}" for number in range(self.folds)]
+        part = F.col(PART)
+        fits = [_fit(table.where(part != fold), table.where(part == fold), params) for fold in folds]
+        pooled = Scored(
+            path=[path for fit in fits for path in fit.scored.path],
+            label_index=np.concatenate([fit.scored.label_index for fit in fits]),
+            probability=np.concatenate([fit.scored.probability for fit in fits]),
+        )
+        per_fold = [evaluate(fit.scored.label_index, fit.scored.probability, self.labels) for fit in fits]
+        evaluation = summarize_folds(per_fold, pooled.label_index, pooled.probability)
+        return evaluation, pooled, fits, fit_classifier(table, params)
+
+    def _checked(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        value = metrics.get(self.metric, math.nan)
+        if not math.isfinite(value):
+            raise TrialError(
+                f"The metric {self.metric} is not defined on the validation data: rank by another one, or "
+                "hold back more images."
+            )
+        return dict(metrics)
+
+    def _log_model(self, run: RunLog, model: LogisticRegressionModel, backbone: Backbone) -> None:
+        """Log the whole pipeline; the network by its digest, for the search stores its weights once."""
+        uri = f"runs:/{self.parent_id}/{tracking.BACKBONES_FOLDER}/{Path(backbone.file).name}"
+        pipeline = assemble(backbone, model, self.labels, embedWeights=False, modelUri=uri)
+        log_model(run.run_id, pipeline, name=tracking.MODEL, staging=self.staging, example=self.example)

@@ -1,0 +1,128 @@
+"""The winner of a search: chosen among trials, fitted again, tested once, registered. On the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner import charts, tracking
+from tuner.evaluation import Evaluation, evaluate
+from tuner.experiment import LOWER_IS_BETTER, Experiment
+from tuner.feature_cache import FeatureCache
+from tuner.flavor import log_model
+from tuner.pipelines import assemble, fit_classifier
+from tuner.preparation import TEST, PreparedImages, feature_table
+from tuner.registry import RegisteredVersion, register_winner
+from tuner.search_space import TrialParams
+from tuner.sessions import DriverSession
+from tuner.tracking import RunLog, Tracking
+from tuner.trial import log_evaluation, score
+
+Result = Mapping[str, Any]  # what a `Trial` gave back
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The trial that won, and what became of it."""
+
+    trial: int
+    run_id: str
+    name: str
+    params: TrialParams
+    metrics: Mapping[str, float]
+    test: Evaluation
+    version: RegisteredVersion
+
+
+def choose(results: Sequence[Result], experiment: Experiment) -> Result:
+    """Choose the best trial or, by the one-standard-error rule, the simplest of those near it.
+
+    With `one-standard-error`, all trials within one standard error (over the folds) of the best are
+    as good as it; of them the most regularised one is taken: the largest regParam, then the largest
+    elasticNetParam, then the smallest maxIter.
+
+    References
+    ----------
+    Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 7.10.1.
+    """
+    metric = experiment.search.metric
+    best = min(results, key=lambda result: (result["loss"], result["trial"]))
+    if experiment.search.select == "best":
+        return best
+    limit = best["loss"] + best["metrics"][f"{metric}_std_error"]
+    near = [result for result in results if result["loss"] <= limit]
+
+    def complexity(result: Result) -> tuple[float, float, int, int]:
+        params = result["params"]
+        return -params["regParam"], -params["elasticNetParam"], params["maxIter"], result["trial"]
+
+    return min(near, key=complexity)
+
+
+def finish_winner(
+    session: DriverSession,
+    experiment: Experiment,
+    cache: FeatureCache,
+    prepared: PreparedImages,
+    best: Result,
+    *,
+    tables: Mapping[str, str],
+    run: RunLog,
+    store: Tracking,
+    example: bytes,
+    staging: Path,
+) -> Winner:
+    """Fit the best parameters on train + validation, test once, log to the search's run, register."""
+    params = TrialParams(**best["params"])
+    backbone = prepared.backbones[params.backbone]
+    model = fit_classifier(session.spark.table(tables[params.backbone]), params)
+    scored = score(model, feature_table(session, cache, backbone, prepared.rows(TEST)))
+    test = evaluate(scored.label_index, scored.probability, prepared.labels)
+    metric = experiment.search.metric
+    run.batch(
+        params={f"best_{name}": value for name, value in params.to_dict().items()},
+        metrics=dict(best["metrics"]) | {f"test_{name}": value for name, value in test.metrics.items()},
+        tags={tracking.BEST: str(best["trial"])},
+    )
+    log_evaluation(run, test, scored)
+    roc = charts.roc_figure(scored.label_index, scored.probability, prepared.labels)
+    run.text(charts.figure_html(roc), f"{tracking.CHARTS_FOLDER}/test_roc.html")
+    info = log_model(
+        run.run_id,
+        assemble(backbone, model, prepared.labels),
+        name=tracking.MODEL,
+        staging=staging,
+        example=example,
+    )
+    version = register_winner(
+        store,
+        info,
+        name=experiment.model_name,
+        stage=experiment.registry.stage,
+        alias=experiment.registry.alias,
+        description=_describe(experiment, prepared, best, test),
+        tags={
+            "backbone": params.backbone,
+            tracking.DATA_DIGEST: prepared.digest,
+            "tuner.search_run_id": run.run_id,
+            "tuner.trial_run_id": best["run_id"],
+            f"validation_{metric}": f"{best['metrics'][metric]:.4f}",
+            **{f"test_{name}": f"{value:.4f}" for name, value in test.metrics.items()},
+        },
+    )
+    return Winner(best["trial"], best["run_id"], best["name"], params, best["metrics"], test, version)
+
+
+def _describe(experiment: Experiment, prepared: PreparedImages, best: Result, test: Evaluation) -> str:
+    metric = experiment.search.metric
+    params = TrialParams(**best["params"])
+    direction = "lower" if metric in LOWER_IS_BETTER else "higher"
+    return (
+        f"{experiment.name}: {', '.join(prepared.labels)}. {params.backbone} features, LogisticRegression "
+        f"with regParam {params.regParam:g}, elasticNetParam {params.elasticNetParam:g}, "
+        f"maxIter {params.maxIter}. Trial {best['name']} had {metric} {best['metrics'][metric]:.4f} on "
+        f"validation data ({direction} is better); fitted again on train and validation, it has "
+        f"accuracy {test.metrics['accuracy']:.4f} on {int(test.confusion.sum())} test images."
+    )

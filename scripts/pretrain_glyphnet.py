@@ -39,10 +39,15 @@ class Glyph:
     character: str
 
 
+def is_letter(character: str) -> bool:
+    """Whether Unicode calls a character a letter; digits, numbers and enclosed letters are not."""
+    return unicodedata.category(character) in ("Lu", "Ll", "Lo")
+
+
 def alphabet() -> list[str]:
-    """Return the letters of `ALPHABETS`; a digit, or any sign with a numeric value, is none."""
+    """Return the letters of `ALPHABETS`."""
     characters = [chr(c) for first, last in ALPHABETS for c in range(ord(first), ord(last) + 1)]
-    return [c for c in characters if unicodedata.category(c) in ("Lu", "Ll", "Lo")]
+    return [character for character in characters if is_letter(character)]
 
 
 def find_glyphs() -> dict[str, list[Glyph]]:
@@ -52,14 +57,15 @@ def find_glyphs() -> dict[str, list[Glyph]]:
     for font in sorted(path for pattern in FONTS for path in folder.glob(pattern)):
         for code in sorted(FT2Font(str(font)).get_charmap()):
             letter = unicodedata.normalize("NFKC", chr(code))
-            if letter in glyphs:
+            if letter in glyphs and is_letter(chr(code)):
                 glyphs[letter].append(Glyph(letter, font, chr(code)))
     return {letter: variants for letter, variants in glyphs.items() if variants}
 
 
 @cache
 def open_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size)
+    # Basic layout: the other one depends on libraries that not every machine has.
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def draw(glyph: Glyph, rng: np.random.Generator) -> Image.Image:
@@ -68,9 +74,7 @@ def draw(glyph: Glyph, rng: np.random.Generator) -> Image.Image:
     stroke = int(rng.choice([-1, 0, 0, 0, 1, 2]))
     image = Image.new("L", (3 * CANVAS, 3 * CANVAS))
     middle = (1.5 * CANVAS, 1.5 * CANVAS)
-    ImageDraw.Draw(image).text(
-        middle, glyph.character, 255, font, anchor="mm", stroke_width=max(stroke, 0)
-    )
+    ImageDraw.Draw(image).text(middle, glyph.character, 255, font, anchor="mm", stroke_width=max(stroke, 0))
     if stroke < 0:
         image = image.filter(ImageFilter.MinFilter(3))
     return image.crop(image.getbbox() or (0, 0, CANVAS, CANVAS))
@@ -164,7 +168,7 @@ def train(count: int, epochs: int, seed: int) -> keras.Model:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100_000, help="letters to render")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--output", type=Path, default=NETWORK_FILES["GlyphNet"])
     options = parser.parse_args()

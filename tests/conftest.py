@@ -1,9 +1,17 @@
-"""What the tests share: one driver session, and the real data where it lies beside the project."""
+"""What the tests share: one driver session, one finished search, the real data beside the project."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image, ImageDraw, ImageFont
 from pyspark.sql import SparkSession
 
 from tuner.sessions import DriverSession, driver_session
@@ -28,3 +36,88 @@ def driver() -> Iterator[DriverSession]:
 @pytest.fixture(scope="session")
 def spark(driver: DriverSession) -> SparkSession:
     return driver.spark
+
+
+def glyph(letter: str, seed: int) -> Image.Image:
+    """A small gray picture of a letter, moved about: classes that a search can tell apart."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("L", (32, 32), 255)
+    font = ImageFont.load_default(size=22)
+    ImageDraw.Draw(picture).text(tuple(rng.integers(2, 9, 2)), letter, fill=0, font=font)
+    noise = rng.normal(0, 20, (32, 32))
+    return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 20 letters, one of them with an awkward name, and two files that are no images."""
+    folder = tmp_path_factory.mktemp("images") / "letters"
+    for label, letter in (("A", "A"), ("ñandú <b>", "X"), ("o", "o")):
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            glyph(letter, number).save(folder / label / f"{number:02d}.png")
+    (folder / "A" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
+    (folder / "o" / "notes.txt").write_text("no image")
+    return folder
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """A search that ran as a user runs it: the command line, in a folder of its own."""
+
+    folder: Path
+    images: Path
+    output: str
+    again: str
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.store)
+
+    def parent(self) -> Run:
+        """The run of the first search."""
+        client = self.client()
+        experiment = client.get_experiment_by_name("letters")
+        runs = client.search_runs(
+            [experiment.experiment_id], "tags.`tuner.kind` = 'search'", order_by=["start_time ASC"]
+        )
+        return runs[0]
+
+    def trials(self) -> list[Run]:
+        parent = self.parent()
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        return self.client().search_runs([parent.info.experiment_id], query, order_by=["start_time ASC"])
+
+
+def tuner(folder: Path, *arguments: object, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder, without the settings of an outer MLflow run."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return subprocess.run(
+        [sys.executable, "-m", "tuner", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory: pytest.TempPathFactory, letters: Path) -> FinishedSearch:
+    """Two searches of the letters, one after the other on the same cache and store."""
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "letters.yaml").write_text(
+        "name: letters\n"
+        f"images: {letters}\n"
+        "split: {test: 1/4, validation: holdout, validation_ratio: 1/3}\n"
+        "search: {backbone: [GlyphNet, GaborNet], maxIter: 3:12, max_evals: 5, parallelism: 2}\n",
+        encoding="utf-8",
+    )
+    first = tuner(folder, "search", "--experiment", "letters.yaml")
+    assert first.returncode == 0, first.stdout + first.stderr
+    again = tuner(folder, "search", "--experiment", "letters.yaml", "--max_evals", "1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    return FinishedSearch(folder, letters, first.stdout, again.stdout)

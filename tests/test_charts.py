@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner import charts
+from tuner import charts, pages
 from tuner.evaluation import Evaluation, evaluate
 
 EVIL = "<script>alert(1)</script>"
@@ -93,7 +93,7 @@ def test_a_class_without_images_has_a_row_of_zeros():
 def test_a_trial_page_is_small_whole_and_holds_the_plotly_figure(classes):
     evaluation = evaluation_of([f"class {index}" for index in range(classes)])
     figure = charts.confusion_figure(evaluation)
-    page = charts.light_figure_html(figure, charts.confusion_image(evaluation), URL)
+    page = pages.light_figure_html(figure, charts.confusion_image(evaluation), URL)
     assert len(page.encode()) < 100_000
     assert "data:image/png;base64," in page
     shown = re.search(r"^const figure = (.*);$", page, re.MULTILINE)[1]
@@ -105,11 +105,11 @@ def test_class_names_cannot_add_elements_to_a_page(name):
     evaluation = evaluation_of([name, "plain"])
     figure = charts.confusion_figure(evaluation)
     figure.update_layout(title_text=name)
-    light = Scripts(charts.light_figure_html(figure, charts.confusion_image(evaluation), URL))
+    light = Scripts(pages.light_figure_html(figure, charts.confusion_image(evaluation), URL))
     assert light.scripts == [{}]
     assert light.others == {"html", "head", "meta", "title", "body", "div", "img"}
     roc = charts.roc_figure(np.array([0, 1]), np.eye(2), ("plain", name))
-    assert not {"b", "img"} & Scripts(charts.figure_html(figure, roc)).others
+    assert not {"b", "img"} & Scripts(pages.figure_html(figure, roc)).others
 
 
 def test_plotly_is_told_that_names_are_text_and_not_markup():
@@ -121,9 +121,9 @@ def test_plotly_is_told_that_names_are_text_and_not_markup():
 def test_a_search_page_carries_plotly_once_and_loads_nothing():
     trials = some_trials()
     figures = charts.optimisation_history(trials, "accuracy"), charts.score_by_backbone(trials, "accuracy")
-    page = charts.figure_html(*figures)
+    page = pages.figure_html(*figures)
     assert all("src" not in script for script in Scripts(page).scripts)
-    assert page.count(charts.plotly_js()) == 1
+    assert page.count(pages.plotly_js()) == 1
     assert page.count("Plotly.newPlot(") >= 2
 
 
@@ -131,9 +131,9 @@ def test_a_search_page_carries_plotly_once_and_loads_nothing():
 def test_the_confusion_image_has_a_cell_for_each_pair_with_room_for_its_text(classes):
     evaluation = evaluation_of([f"class {index}" for index in range(classes)], rows=20 * classes)
     image = charts.confusion_image(evaluation)
-    assert max(image.size) < 1300
+    assert max(image.size) < 1000
     pixels = np.asarray(image.convert("L")).astype(int)
-    cell = max(4, min(90, 800 // classes))
+    cell = max(4, min(64, 560 // classes))
     start = image.width - 14 - cell * classes
     shares = evaluation.confusion / evaluation.confusion.sum(axis=1, keepdims=True)
     corners = [start + cell * index + 1 for index in range(classes)]  # beside the counts
@@ -296,12 +296,12 @@ def unused_port():
 def test_the_mlflow_server_sends_plotly_as_javascript_and_shows_the_leaderboard(server):
     client = mlflow.MlflowClient(server)
     run_id = client.create_run("0").info.run_id
-    client.log_text(run_id, charts.plotly_js(), "charts/plotly.mjs")
+    client.log_text(run_id, pages.plotly_js(), "charts/plotly.mjs")
     client.log_table(run_id, charts.leaderboard(some_trials(), "accuracy"), "leaderboard.json")
     query = urllib.parse.urlencode({"path": "charts/plotly.mjs", "run_uuid": run_id})
     with urllib.request.urlopen(f"{server}/get-artifact?{query}") as answer:
         assert answer.headers.get_content_type() in ("text/javascript", "application/javascript")
-        assert answer.read().decode() == charts.plotly_js()
+        assert answer.read().decode() == pages.plotly_js()
     query = urllib.parse.urlencode({"path": "leaderboard.json", "run_uuid": run_id})
     with urllib.request.urlopen(f"{server}/get-artifact?{query}") as answer:
         assert [row[0] for row in json.load(answer)["data"]] == [1, 2, 3, 4, 5, None]
@@ -314,17 +314,17 @@ def test_pages_draw_in_a_browser_without_a_network(tmp_path: Path):
         pytest.skip("neither chromium nor google-chrome is installed")
     evaluation = evaluation_of([EVIL, "plain"])
     figure, image = charts.confusion_figure(evaluation), charts.confusion_image(evaluation)
-    (tmp_path / "plotly.mjs").write_text(charts.plotly_js(), encoding="utf-8")
-    pages = {
-        "light": charts.light_figure_html(figure, image, "plotly.mjs"),
-        "without": charts.light_figure_html(figure, image, "missing.mjs"),
-        "whole": charts.figure_html(figure, charts.parallel_coordinates(some_trials(), "accuracy")),
+    (tmp_path / "plotly.mjs").write_text(pages.plotly_js(), encoding="utf-8")
+    documents = {
+        "light": pages.light_figure_html(figure, image, "plotly.mjs"),
+        "without": pages.light_figure_html(figure, image, "missing.mjs"),
+        "whole": pages.figure_html(figure, charts.parallel_coordinates(some_trials(), "accuracy")),
     }
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --dump-dom"
     )
     shown = {}
-    for number, (name, page) in enumerate(pages.items()):
+    for number, (name, page) in enumerate(documents.items()):
         (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
         command = [
             browser,

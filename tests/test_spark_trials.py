@@ -3,6 +3,7 @@ import inspect
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from hyperopt import STATUS_FAIL, STATUS_OK
@@ -85,27 +86,20 @@ def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
 
 
 def test_no_gain_counts_only_finished_trials():
-    class Documents:
-        trials = [
-            {
-                "tid": 0,
-                "state": JOB_STATE_DONE,
-                "refresh_time": 1,
-                "result": {"status": "ok", "loss": 1},
-            },
-            {"tid": 1, "state": JOB_STATE_RUNNING, "refresh_time": 2, "result": {"status": "new"}},
-            {"tid": 2, "state": JOB_STATE_DONE, "refresh_time": 3, "result": {"status": "fail"}},
-            {
-                "tid": 3,
-                "state": JOB_STATE_DONE,
-                "refresh_time": 4,
-                "result": {"status": "ok", "loss": 2},
-            },
-        ]
+    def document(tid: int, state: int, **result) -> dict:
+        return {"tid": tid, "state": state, "refresh_time": tid, "result": result}
 
-    assert NoGain(2)(Documents())[0]
-    assert not NoGain(3)(Documents())[0]
-    assert not NoGain(None)(Documents())[0]
+    documents = SimpleNamespace(
+        trials=[
+            document(0, JOB_STATE_DONE, status=STATUS_OK, loss=1),
+            document(1, JOB_STATE_RUNNING, status="new"),
+            document(2, JOB_STATE_DONE, status=STATUS_FAIL),
+            document(3, JOB_STATE_DONE, status=STATUS_OK, loss=2),
+        ]
+    )
+    assert NoGain(2)(documents)[0]
+    assert not NoGain(3)(documents)[0]
+    assert not NoGain(None)(documents)[0]
 
 
 def test_polls_are_where_hyperopt_sleeps():

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,7 +161,7 @@ def resolve_backbone(spec: BackboneSpec, precision: Precision, store: Path) -> B
 
 
 def load_network(backbone: Backbone, file: Path, threads: int) -> FeatureFunction:
-    """Open a stored network in any process: a worker, a server, the driver.
+    """Open a stored network in any process: a worker, a server, the driver; a process opens it once.
 
     Parameters
     ----------
@@ -184,7 +184,12 @@ def load_network(backbone: Backbone, file: Path, threads: int) -> FeatureFunctio
     """
     import_keras()
     limit_threads(threads)
-    return open_network(file, backbone.input_size, backbone.precision)
+    return _open_once(file, backbone.input_size, backbone.precision)
+
+
+@lru_cache(maxsize=2)  # a worker serves one task after another, and seldom more than two networks in turn
+def _open_once(file: Path, input_size: tuple[int, int], precision: Precision) -> FeatureFunction:
+    return open_network(file, input_size, precision)
 
 
 def _wanted(spec: BackboneSpec) -> _Wanted:

@@ -19,9 +19,10 @@ from tuner.errors import ImageSourceError, ModelError
 from tuner.evaluation import Evaluation, evaluate
 from tuner.featurizer import DeepImageFeaturizer
 from tuner.images import read_images
+from tuner.pages import plotly_js
 from tuner.pipelines import PROBABILITY
 from tuner.sessions import driver_session
-from tuner.tracking import QUARANTINE_FILE, open_tracking, parent_run
+from tuner.tracking import PLOTLY_FILE, QUARANTINE_FILE, open_tracking, parent_run
 from tuner.trial import Scored, log_evaluation
 
 _REASON = "_reason"
@@ -88,7 +89,8 @@ def evaluate_model(
             PROBABILITY
         )
         columns = ("path", "label", _REASON, probability)
-        rows = pipeline.transform(source.frame).select(*columns).toPandas().sort_values("path")
+        rows: pd.DataFrame = pipeline.transform(source.frame).select(*columns).toPandas()
+        rows = rows.sort_values("path")
         bad, good = rows[rows[_REASON].notna()], rows[rows[_REASON].isna()]
         if good.empty:
             raise ImageSourceError(f"None of the {len(rows)} images in {images} can be used.")
@@ -104,5 +106,6 @@ def evaluate_model(
             metrics=dict(evaluation.metrics) | {"images": len(good), "quarantined": len(bad)},
         )
         run.text(quarantine.to_csv(index=False), QUARANTINE_FILE)
-        log_evaluation(run, evaluation, scored)
+        run.text(plotly_js(), PLOTLY_FILE)
+        log_evaluation(run, evaluation, scored, plotly_run=run.run_id)
     return ModelEvaluation(run.run_id, evaluation, quarantine.reset_index(drop=True))

@@ -1,28 +1,18 @@
-"""Results → plotly figures, the pages that show them, and small images; all draw without internet.
-
-MLflow's UI shows an HTML artifact in a sandboxed frame, and plotly.js is 4.8 MB. So a search stores
-plotly.js once, and the many pages of its trials load it from there (`light_figure_html`); the few pages of
-the search itself carry it within (`figure_html`).
-"""
+"""Results → plotly figures, and the confusion matrix as a small image; `tuner.pages` shows figures."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-import json
 import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from string import Template
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
-from plotly.offline import get_plotlyjs
 from sklearn.metrics import auc, roc_curve
 
 from tuner.evaluation import Evaluation
@@ -34,29 +24,6 @@ _LEGIBLE_CLASSES = 40  # counts of more classes are left to the hover text: they
 _LOWEST, _HIGHEST = np.array([247, 251, 255]), np.array([8, 48, 107])  # RGB of the row shares 0 and 1
 _PREDICTED = "predicted →"
 _COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, _LOWEST), (1, _HIGHEST))]
-
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>$title</title></head>
-<body style="margin: 0; font-family: sans-serif">
-$body
-</body></html>
-""")
-
-# The frame's address is blob:<address of the MLflow server>/<id>; without blob:, it is a base for the URL.
-_LIGHT_BODY = Template("""<div id="figure" style="height: 100vh">
-<img src="$image" alt="$title" style="max-width: 100%; max-height: 100%">
-</div>
-<script>
-const figure = $figure;
-const library = document.createElement("script");
-library.src = new URL($url, location.href.replace(/^blob:/, ""));
-library.onload = () => {
-  const place = document.getElementById("figure");
-  place.replaceChildren();
-  Plotly.newPlot(place, figure.data, figure.layout, {responsive: true});
-};
-document.head.append(library);
-</script>""")
 
 
 def confusion_figure(evaluation: Evaluation) -> go.Figure:
@@ -211,57 +178,18 @@ def leaderboard(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
-def figure_html(*figures: go.Figure) -> str:
-    """Give a page of figures, one under the other, that carries plotly.js (4.8 MB) within."""
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height="600px")
-        for number, figure in enumerate(figures)
-    ]
-    return _PAGE.substitute(title="Charts", body="\n".join(parts))
-
-
-def plotly_js() -> str:
-    """Give plotly.js, for a search to store once.
-
-    Store it with the ending `.mjs`: MLflow's server sends that as JavaScript, and `.js` as plain text,
-    which browsers refuse to run.
-    """
-    source: str = get_plotlyjs()
-    return source
-
-
-def light_figure_html(figure: go.Figure, image: Image.Image, url: str) -> str:
-    """Give a small page with a figure; it loads plotly.js from `url` and shows `image` where it cannot.
-
-    Parameters
-    ----------
-    figure
-        Any figure.
-    image
-        The same seen at a glance: for a page that was downloaded, or a server that wants a password.
-    url
-        Where `plotly_js` is stored, relative to the address of the MLflow server, such as
-        `get-artifact?path=charts/plotly.mjs&run_uuid=<run>`.
-    """
-    title = html.escape(html.unescape(figure.layout.title.text))
-    body = _LIGHT_BODY.substitute(
-        image=_data_url(image), title=title, figure=figure.to_json(), url=_script_string(url)
-    )
-    return _PAGE.substitute(title=title, body=body)
-
-
 def confusion_image(evaluation: Evaluation) -> Image.Image:
     """Draw the confusion matrix as a small picture, for MLflow's compare page.
 
     Returns
     -------
     PIL.Image.Image
-        Palette image, at most about 1,100 pixels a side. A name in a script that the font lacks is given as
-        its position (`#3`).
+        RGB, about 600 pixels a side, for MLflow shows it small. A name in a script that the font lacks is
+        given as its position (`#3`).
     """
     counts, shares = evaluation.confusion, _row_shares(evaluation.confusion)
-    cell = max(4, min(90, 800 // len(counts)))
-    font = _font(max(11, min(18, cell // 3)))
+    cell = max(4, min(64, 560 // len(counts)))
+    font = _font(max(11, min(18, cell * 2 // 5)))
     names = [_drawable(name, index, font) for index, name in enumerate(evaluation.labels)]
     margin = 20 + int(max(font.getlength(text) for text in (*names, _PREDICTED)))
     side = margin + cell * len(counts) + 14
@@ -272,12 +200,12 @@ def confusion_image(evaluation: Evaluation) -> Image.Image:
     grid = Image.fromarray(colours).resize((cell * len(counts),) * 2, Image.Resampling.NEAREST)
     picture.paste(grid, (margin, margin))
     draw.rectangle((margin - 1, margin - 1, side - 14, side - 14), outline="grey")
-    if len(counts) <= _LEGIBLE_CLASSES:
+    if cell >= 20:  # else there is no room for a number
         for (row, column), count in np.ndenumerate(counts):
             place = margin + (column + 0.5) * cell, margin + (row + 0.5) * cell
             ink = "white" if shares[row, column] > 0.5 else "black"
             draw.text(place, str(count), fill=ink if count else "lightgrey", font=font, anchor="mm")
-    return picture.quantize(64)
+    return picture
 
 
 def _draw_names(
@@ -309,16 +237,6 @@ def _drawable(name: str, index: int, font: ImageFont.FreeTypeFont) -> str:
     if any(bytes(font.getmask(letter)) == missing for letter in set(name)):
         return f"#{index}"
     return name if len(name) <= 24 else f"{name[:23]}…"
-
-
-def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _script_string(text: str) -> str:
-    return json.dumps(text).replace("<", "\\u003c")
 
 
 def _escaped(names: Sequence[str]) -> list[str]:

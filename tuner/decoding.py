@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from tuner.experiment import Preprocessing
 DECODING_VERSION = 1  # part of the feature cache's key: raise it when pixels change
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+
+# A filter, not `catch_warnings`: that one is not safe in threads, and a server decodes in several.
+warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd metadata; what Pillow cannot read, it raises
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], dtype=np.float32)
@@ -41,40 +45,51 @@ def decode_image(content: bytes | None, max_pixels: int = MAX_PIXELS) -> np.ndar
     if not content:
         raise ImageError("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on odd metadata; what it cannot read, it raises
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ImageError(f"too large: {width} x {height} pixels")
-                image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(f"too large: {width} x {height} pixels")
+            image.load()
+            return np.asarray(_to_rgb(_upright(image)))
     except ImageError:
         raise
-    except Image.DecompressionBombError:
-        raise ImageError("too large") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too large: {error}") from None
     except UnidentifiedImageError:
         raise ImageError("not an image of a known format") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ImageError("truncated" if "truncated" in reason else f"damaged: {reason}") from error
+        raise ImageError("truncated" if "truncated" in reason.lower() else f"damaged: {reason}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # A damaged EXIF block has many errors, and does not cost the pixels. In place they are turned before
+    # Pillow writes the block anew, where a tag that it cannot write would else cost the orientation.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Scale 16-bit, 32-bit and floating gray to 8 bits; Pillow would clip them."""
-    pixels = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    highest = pixels.max(initial=0.0)
-    scale = 1.0 if values.dtype.kind == "f" and highest <= 1 else 255.0 if highest <= 255 else 65535.0
-    scale = max(scale, highest)
-    return (np.clip(pixels / scale, 0, 1) * 255 + 0.5).astype(np.uint8)
+    """Scale 16-bit, 32-bit and floating gray to 8 bits; Pillow would clip them.
+
+    32-bit and floating gray have no white of their own: it is the least usual one that fits the values.
+    """
+    pixels = np.nan_to_num(values.astype(np.float32), copy=False, posinf=0.0, neginf=0.0)
+    highest = float(pixels.max(initial=0.0))
+    usual = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}[values.dtype.kind]
+    white = next((white for white in usual if highest <= white), highest)
+    np.clip(pixels, 0, white, out=pixels)  # in place: a gigantic image is not held several times
+    pixels /= white
+    pixels *= 255
+    pixels += 0.5
+    return pixels.astype(np.uint8)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -138,11 +153,14 @@ def struct_to_image(struct: Mapping[str, Any]) -> np.ndarray:
     ImageError
         The struct is null, or its data do not fit its size.
     """
-    data = struct.get("data") if struct else None
+    data = struct["data"] if struct else None
     if not data:
         raise ImageError("empty image")
-    height, width, channels = (int(struct[name]) for name in ("height", "width", "nChannels"))
-    if channels not in (1, 3, 4) or len(data) != height * width * channels:
+    try:
+        height, width, channels = (int(struct[name]) for name in ("height", "width", "nChannels"))
+    except (TypeError, ValueError):  # null, or pandas' NaN for it
+        raise ImageError("an image without its height, width or number of channels") from None
+    if channels not in (1, 3, 4) or min(height, width) < 1 or len(data) != height * width * channels:
         raise ImageError(f"{len(data)} bytes do not make {height} x {width} pixels of {channels} channels")
     pixels = np.frombuffer(data, dtype=np.uint8).reshape(height, width, channels)
     return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if channels == 1 else pixels[..., 2::-1])

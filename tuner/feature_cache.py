@@ -6,8 +6,8 @@ of rows (digest, features, error), each written aside and renamed, so that a rea
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import threading
 import time
 import uuid
@@ -22,25 +22,28 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from filelock import FileLock
+from pyspark.errors import PySparkException
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from tuner.backbones import Backbone, load_network
 from tuner.errors import CacheError, ImageSourceError
-from tuner.featurizer import BATCH_SIZE, content_reader, featurize, ship_network, shipped_file
+from tuner.extraction import BATCH_SIZE, content_reader, featurize, ship_network, shipped_file
 from tuner.images import ImageSet, contents
 
 _SCHEMA = pa.schema([("digest", pa.string()), ("features", pa.list_(pa.float32())), ("error", pa.string())])
-_PART_SECONDS = 5.0  # how much work an interruption may cost
+_COLUMNS = "digest string, features array<float>, error string"  # the same for Spark
+_PART_SECONDS = 5.0
 _POLL_SECONDS = 0.2
+_GLOB = re.compile(r"[\[\]{}*?\\]")
 
 Progress = Callable[[int, int], None]  # images done, images to do
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one extraction did: counts of images, and its seconds."""
+    """What one extraction did: images that went through it, those of them that failed, its seconds."""
 
     extracted: int
     failed: int
@@ -54,37 +57,53 @@ class FeatureCache:
     ----------
     root
         The folder; on a cluster, one that the driver and every worker see.
+    part_seconds
+        How much of a worker's work an interruption may cost.
 
     Raises
     ------
     CacheError
-        The folder cannot be written.
+        The folder cannot be written, or Spark cannot name it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, part_seconds: float = _PART_SECONDS) -> None:
         self.root = root.absolute()
+        self.part_seconds = part_seconds
+        if _GLOB.search(str(self.root)):
+            raise CacheError(
+                f"The feature cache {self.root} has one of []{{}}*?\\ in its path, which Spark takes for a "
+                "pattern: choose another folder with cache."
+            )
         self.backbones = self.root / "backbones"
-        try:
+        with _writing(self.root):
             self.backbones.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".{uuid.uuid4().hex}.tmp"
             probe.touch()
             probe.unlink()
-        except OSError as error:
-            raise CacheError(
-                f"The feature cache {self.root} cannot be written ({error.strerror}): choose another "
-                "folder with cache."
-            ) from error
 
     def folder(self, backbone: Backbone) -> Path:
         """The folder of one network's features."""
         return self.root / "features" / backbone.key
 
     def known(self, backbone: Backbone) -> pd.DataFrame:
-        """The images whose outcome is known: columns `digest` and `error` (None: there are features)."""
+        """The images whose outcome is known: columns `digest` and `error` (None: there are features).
+
+        Raises
+        ------
+        CacheError
+            A file of the cache is damaged.
+        """
         parts = _parts(self.folder(backbone))
         if not parts:
             return pd.DataFrame({"digest": [], "error": []}, dtype=object)
-        table = ds.dataset(parts, schema=_SCHEMA).to_table(columns=["digest", "error"])
+        try:
+            table = ds.dataset(parts, schema=_SCHEMA).to_table(columns=["digest", "error"])
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CacheError(
+                f"A file of the feature cache is damaged ({reason}): remove it, and its images are "
+                "extracted again."
+            ) from error
         return table.to_pandas().drop_duplicates("digest")
 
     def missing(self, backbone: Backbone, digests: Sequence[str]) -> list[str]:
@@ -116,39 +135,43 @@ class FeatureCache:
         on_progress
             Called on the driver, from another thread, as images are done.
         fail_on_bad_image
-            Stop at the first image that cannot be decoded.
+            Stop at the first image that cannot be decoded; what was extracted until then is kept.
 
         Raises
         ------
         ImageSourceError
-            An image cannot be decoded and `fail_on_bad_image` is set.
+            An image cannot be decoded and `fail_on_bad_image` is set; or one is no longer what was listed.
         CacheError
             The features cannot be written.
         """
         folder = self.folder(backbone)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            missing = self.missing(backbone, list(index["digest"]))
-            if not missing:
-                return Extraction(0, 0, 0.0)
-            _prepare(folder, backbone)
-            wanted = index[index["digest"].isin(set(missing))].drop_duplicates("digest")
-            started = time.monotonic()
-            ship_network(spark, backbone)
-            frame = contents(images, wanted, partitions=min(tasks, len(missing)))
-            work = frame.mapInArrow(_writer(backbone, folder, threads, fail_on_bad_image), "images long")
-            with _watch(spark, folder, len(missing), on_progress, fail_on_bad_image) as bad_seen:
-                _run(work, folder, bad_seen)
-            known = self.known(backbone)
-            done = known[known["digest"].isin(set(missing))]
+        with _writing(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder.with_suffix(".lock")).acquire()
+        with lock:
+            started, known = time.monotonic(), self.known(backbone)
             if fail_on_bad_image:
-                refuse_bad_images(index, done)
-            on_progress(len(missing), len(missing))
-            return Extraction(len(done), int(done["error"].notna().sum()), time.monotonic() - started)
+                refuse_bad_images(index, known)
+            missing = index[~index["digest"].isin(set(known["digest"]))].drop_duplicates("digest")
+            if missing.empty:
+                return Extraction(0, 0, 0.0)
+            with _writing(self.root):
+                _prepare(folder, backbone)
+            ship_network(spark, backbone)
+            frame = contents(images, missing, partitions=min(tasks, len(missing)))
+            write_parts = _writer(backbone, folder, threads, self.part_seconds, fail_on_bad_image)
+            with _watch(spark, folder, len(missing), on_progress, fail_on_bad_image) as bad_seen:
+                _run(frame.mapInArrow(write_parts, "images long"), bad_seen)
+            known = self.known(backbone)
+        if fail_on_bad_image:
+            refuse_bad_images(index, known)
+        on_progress(len(missing), len(missing))
+        failed = known["digest"].isin(set(missing["digest"])) & known["error"].notna()
+        return Extraction(len(missing), int(failed.sum()), time.monotonic() - started)
 
     def read(self, spark: SparkSession, backbone: Backbone) -> DataFrame:
         """The features of every image that has them: `digest`, and `features` as a dense vector."""
-        rows = spark.read.parquet(*_parts(self.folder(backbone)))
+        rows = spark.read.schema(_COLUMNS).parquet(*_parts(self.folder(backbone)))
         good = rows.where(F.col("error").isNull()).dropDuplicates(["digest"])
         return good.select("digest", array_to_vector(F.col("features")).alias("features"))
 
@@ -164,6 +187,18 @@ def refuse_bad_images(index: pd.DataFrame, known: pd.DataFrame) -> None:
         )
 
 
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"The feature cache {root} cannot be written ({error.strerror}): free it or choose another "
+            "folder with cache; what was extracted so far is kept."
+        ) from error
+
+
 def _parts(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.glob("part-*.parquet"))
 
@@ -177,17 +212,20 @@ def _prepare(folder: Path, backbone: Backbone) -> None:
         description.write_text(json.dumps(backbone.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _run(work: DataFrame, folder: Path, bad_seen: threading.Event) -> None:
+def _run(work: DataFrame, bad_seen: threading.Event) -> None:
     try:
         work.agg(F.sum("images")).collect()
     except Exception as error:
         if bad_seen.is_set():  # cancelled on purpose
             return
-        if "No space left on device" in str(error):
-            raise CacheError(
-                f"The disk of the feature cache {folder.parent.parent} is full: free some space, or choose "
-                "another folder with cache; what was extracted so far is kept."
-            ) from error
+        if isinstance(error, PySparkException) and error.getCondition() == "USER_RAISED_EXCEPTION":
+            parameters = (
+                error.getMessageParameters() or {}
+            )  # `contents`: a file is no longer what was listed
+            raise ImageSourceError(parameters["errorMessage"]) from error
+        sentence = re.search(r"tuner\.errors\.CacheError: (.+)", str(error))  # what a worker raised
+        if sentence:
+            raise CacheError(sentence[1]) from error
         raise
 
 
@@ -196,7 +234,7 @@ def _watch(
     spark: SparkSession, folder: Path, total: int, on_progress: Progress, stop_on_bad: bool
 ) -> Iterator[threading.Event]:
     """Report progress from the names of new files and, if asked to, cancel at the first bad image."""
-    group = f"tuner-extract-{uuid.uuid4().hex}"
+    tag = f"tuner-extract-{uuid.uuid4().hex}"
     before = set(_parts(folder))
     finished, bad_seen = threading.Event(), threading.Event()
 
@@ -206,9 +244,9 @@ def _watch(
             on_progress(sum(rows for rows, _ in counts), total)
             if stop_on_bad and any(bad for _, bad in counts) and not bad_seen.is_set():
                 bad_seen.set()
-                spark.sparkContext.cancelJobGroup(group)
+                spark.sparkContext.cancelJobsWithTag(tag)
 
-    spark.sparkContext.setJobGroup(group, "Extract features")
+    spark.sparkContext.addJobTag(tag)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -216,18 +254,17 @@ def _watch(
     finally:
         finished.set()
         watcher.join()
-        for name in ("spark.jobGroup.id", "spark.job.description"):
-            spark.sparkContext.setLocalProperty(name, None)  # type: ignore[arg-type]  # None unsets it
+        spark.sparkContext.removeJobTag(tag)
 
 
 def _counts(part: str) -> tuple[int, int]:
-    """The rows and the bad images of a part, which its name tells: part-<rows>-<bad>-<sha256>.parquet."""
+    """The rows and the bad images of a part, which its name tells: part-<rows>-<bad>-<unique>.parquet."""
     _, rows, bad, _ = Path(part).name.split("-", 3)
     return int(rows), int(bad)
 
 
 def _writer(
-    backbone: Backbone, folder: Path, threads: int, stop_on_bad: bool
+    backbone: Backbone, folder: Path, threads: int, part_seconds: float, stop_on_bad: bool
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Make the function that each worker runs over its images: extract, and write parts as it goes."""
 
@@ -241,7 +278,7 @@ def _writer(
             results = featurize(images, content_reader(backbone), network, BATCH_SIZE)
             for digest, (features, error) in zip(digests, results, strict=True):
                 rows.append((digest, features, error))
-                if time.monotonic() - last > _PART_SECONDS or (error and stop_on_bad):
+                if time.monotonic() - last > part_seconds or (error and stop_on_bad):
                     written += _write_part(folder, rows)
                     rows, last = [], time.monotonic()
         written += _write_part(folder, rows)
@@ -251,16 +288,15 @@ def _writer(
 
 
 def _write_part(folder: Path, rows: list[tuple[str, np.ndarray | None, str | None]]) -> int:
-    """Write one part aside, then rename it to a name that tells its counts and its content."""
+    """Write one part aside, then rename it, so that a reader sees whole parts alone."""
     if not rows:
         return 0
     digests, features, errors = zip(*rows, strict=True)
     table = pa.table([list(digests), list(features), list(errors)], schema=_SCHEMA)
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    data = buffer.getvalue()
     bad = sum(error is not None for error in errors)
-    aside = folder / f".part-{uuid.uuid4().hex}.tmp"
-    aside.write_bytes(data)
-    aside.replace(folder / f"part-{len(rows)}-{bad}-{hashlib.sha256(data).hexdigest()}.parquet")
+    unique = uuid.uuid4().hex
+    aside = folder / f".part-{unique}.tmp"
+    with _writing(folder.parent.parent):
+        pq.write_table(table, aside)
+        aside.replace(folder / f"part-{len(rows)}-{bad}-{unique}.parquet")
     return len(rows)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
-import pandas as pd
-from pyspark import SparkFiles, keyword_only
+from pydantic import ValidationError
+from pyspark import keyword_only
 from pyspark.ml import Transformer
 from pyspark.ml.functions import array_to_vector
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -24,91 +23,31 @@ from pyspark.ml.util import (
     MLWritable,
     MLWriter,
 )
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import BinaryType, StructType
 from pyspark.sql.utils import is_remote
 
-from tuner.backbones import Backbone, load_network, resolve_backbone
-from tuner.decoding import load_input, preprocess, resize, struct_to_image
-from tuner.errors import BackboneError, ImageError
-from tuner.experiment import BackboneSpec
-from tuner.sessions import machine_cores
+from tuner.backbones import Backbone, resolve_backbone
+from tuner.errors import BackboneError, ImageSourceError
+from tuner.experiment import BackboneSpec, Precision, Preprocessing
+from tuner.extraction import (
+    BATCH_SIZE,
+    content_reader,
+    featurize_udf,
+    ship_network,
+    struct_reader,
+    worker_threads,
+)
 
-BATCH_SIZE = 32
 STORE = Path(".tuner") / "backbones"
 _FOLDER = "backbone"  # inside a saved featurizer: its network, when it carries it
-
-Read = Callable[[Any], np.ndarray]
-
-
-def _is_local(spark: SparkSession) -> bool:
-    return str(spark.sparkContext.master).startswith("local")
-
-
-def worker_threads(spark: SparkSession) -> int:
-    """TensorFlow's threads in one Python worker, so that workers × threads = cores."""
-    context = spark.sparkContext
-    local = _is_local(spark)
-    cores = machine_cores() if local else int(context.getConf().get("spark.executor.cores", "1"))
-    slots = context.defaultParallelism if local else cores
-    return max(1, cores // slots)
-
-
-def ship_network(spark: SparkSession, backbone: Backbone) -> None:
-    """Send the network's file to the executors of a cluster; local workers read the driver's."""
-    if not is_remote() and not _is_local(spark):
-        spark.sparkContext.addFile(backbone.file)
-
-
-def shipped_file(backbone: Backbone) -> Path:
-    """The network's file on a worker: the driver's own where it is visible, else what was shipped."""
-    file = Path(backbone.file)
-    return file if file.exists() else Path(SparkFiles.get(file.name))
-
-
-def featurize(
-    images: Iterable[Any], read: Read, network: Callable[[np.ndarray], np.ndarray], batch_size: int
-) -> Iterator[tuple[np.ndarray | None, str | None]]:
-    """Give (features, None), or (None, reason) where an image cannot be read, for each image in order.
-
-    Runs on a worker, and wherever a network is loaded. Features are float32 of shape (width,).
-    """
-    reasons: list[str | None] = []
-    arrays: list[np.ndarray] = []
-
-    def flush() -> Iterator[tuple[np.ndarray | None, str | None]]:
-        features = iter(network(np.stack(arrays))) if arrays else iter(())
-        yield from ((None, reason) if reason else (next(features), None) for reason in reasons)
-        reasons.clear()
-        arrays.clear()
-
-    for image in images:
-        try:
-            arrays.append(read(image))
-            reasons.append(None)
-        except ImageError as error:
-            reasons.append(str(error))
-        if len(arrays) == batch_size:
-            yield from flush()
-    yield from flush()
-
-
-def content_reader(backbone: Backbone) -> Read:
-    """Bytes of a file → float32 of shape (height, width, 3), ready for the network."""
-    return lambda content: load_input(content, backbone.input_size, backbone.preprocessing)
-
-
-def _struct_reader(backbone: Backbone) -> Read:
-    """A row of Spark's image struct → the same."""
-    size, mode = backbone.input_size, backbone.preprocessing
-    return lambda struct: preprocess(resize(struct_to_image(struct), size), mode)
-
-
-def _rows(batch: pd.Series | pd.DataFrame) -> Iterable[Any]:
-    """The images of an Arrow batch: a struct column comes as a frame, with null structs as null fields."""
-    return batch.to_dict("records") if isinstance(batch, pd.DataFrame) else batch
+_IMAGE_FIELDS = frozenset({"height", "width", "nChannels", "data"})  # of Spark's image struct
+_CHOICES = {
+    "precision": get_args(Precision),
+    "preprocessing": get_args(Preprocessing),
+    "handleInvalid": ("null", "keep"),
+}
 
 
 class _FeaturizerWriter(MLWriter):
@@ -271,14 +210,20 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
         digest = self._value(self.modelDigest)
         if digest is None:
             size = self._value(self.inputSize)
-            spec = BackboneSpec(
-                name=self._value(self.modelName),
-                weights=self._value(self.weights),
-                seed=self._value(self.seed),
-                file=self._value(self.modelFile),
-                input_size=tuple(size) if size else None,
-                preprocessing=self._value(self.preprocessing),
-            )
+            try:
+                spec = BackboneSpec(
+                    name=self._value(self.modelName),
+                    weights=self._value(self.weights),
+                    seed=self._value(self.seed),
+                    file=self._value(self.modelFile),
+                    input_size=tuple(size) if size else None,
+                    preprocessing=self._value(self.preprocessing),
+                )
+            except ValidationError as error:
+                problem = error.errors()[0]
+                place = " ".join(["DeepImageFeaturizer:", *map(str, problem["loc"][:1])])
+                reason = problem["msg"].removeprefix("Value error, ")
+                raise BackboneError(f"{place} {reason}.") from None
             return resolve_backbone(spec, self._value(self.precision), STORE)
         return Backbone(
             name=self._value(self.modelName),
@@ -293,41 +238,70 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
     def _stored_file(self, digest: str) -> Path:
         if self._carried is not None and self._carried.exists():
             return self._carried
-        stored = next(iter(sorted(STORE.glob(f"{digest}.*[!n]"))), None)
+        stored = next(STORE.glob(f"{digest}.*"), None)
         if stored is not None:
             return stored
-        uri = self._value(self.modelUri)
+        name, uri = self._value(self.modelName), self._value(self.modelUri)
         if uri is None:
             raise BackboneError(
-                f"The network {self._value(self.modelName)} (digest {digest[:12]}) is neither in the saved "
-                f"model nor in {STORE}: save the model with embedWeights=True."
+                f"The network {name} (digest {digest[:12]}) is neither in the saved model nor in {STORE}: "
+                "save the model with embedWeights=True."
             )
-        import mlflow
-
-        STORE.mkdir(parents=True, exist_ok=True)
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(STORE)))
+        return _download(name, uri)
 
     @property
     def nullCount(self) -> int:
         """Rows that gave a null so far; a task that Spark runs again counts again."""
         return int(self._nulls.value) if self._nulls is not None else 0
 
-    def _transform(self, dataset: DataFrame) -> DataFrame:
-        column, backbone = self.getInputCol(), self.backbone()
-        kind = dataset.schema[column].dataType
-        if not isinstance(kind, BinaryType | StructType):
+    def _check_params(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = self._value(self.getParam(name))
+            if value is not None and value not in choices:
+                raise BackboneError(
+                    f"{name} of DeepImageFeaturizer is {value!r}: it must be one of {', '.join(choices)}."
+                )
+        if self._value(self.batchSize) < 1:
             raise BackboneError(
-                f"The column {column} is {kind.simpleString()}, and DeepImageFeaturizer reads binary file "
-                "contents or Spark's image struct: read the folder with the binaryFile or image format."
+                f"batchSize of DeepImageFeaturizer is {self._value(self.batchSize)}: it must be 1 or more."
             )
-        spark = dataset.sparkSession
+
+    def _input_type(self, schema: StructType) -> BinaryType | StructType:
+        """Give the type of the images' column, once it and the columns to make are seen to be fit."""
+        if not self.isDefined(self.inputCol):
+            raise ImageSourceError("DeepImageFeaturizer needs inputCol, the column of images.")
+        column = self.getInputCol()
+        if column not in schema.names:
+            raise ImageSourceError(
+                f"There is no column {column} for DeepImageFeaturizer: there are {', '.join(schema.names)}."
+            )
+        for made in (self.getOutputCol(), self._value(self.errorCol)):
+            if made in schema.names:
+                raise ImageSourceError(
+                    f"The column {made}, which DeepImageFeaturizer would make, exists already: choose "
+                    "another outputCol or errorCol."
+                )
+        kind = schema[column].dataType
+        if isinstance(kind, BinaryType) or (
+            isinstance(kind, StructType) and set(kind.names) >= _IMAGE_FIELDS
+        ):
+            return kind
+        raise ImageSourceError(
+            f"The column {column} is {kind.simpleString()}, and DeepImageFeaturizer reads binary file "
+            "contents or Spark's image struct: read the folder with the binaryFile or image format."
+        )
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        self._check_params()
+        kind = self._input_type(dataset.schema)
+        backbone, spark = self.backbone(), dataset.sparkSession
         ship_network(spark, backbone)
         if self._nulls is None and not is_remote():
             self._nulls = spark.sparkContext.accumulator(0)
         result = f"_{self.uid}"
-        udf = _featurize_udf(
+        udf = featurize_udf(
             backbone,
-            struct=isinstance(kind, StructType),
+            struct_reader(backbone) if isinstance(kind, StructType) else content_reader(backbone),
             batch_size=self._value(self.batchSize),
             threads=1 if is_remote() else worker_threads(spark),
             nulls=self._nulls,
@@ -337,7 +311,8 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
         if self._value(self.handleInvalid) == "keep":
             invalid = F.array_repeat(F.lit(float("nan")), backbone.width)
             vector = array_to_vector(F.coalesce(features, invalid))
-        frame = dataset.withColumn(result, udf(F.col(column))).withColumn(self.getOutputCol(), vector)
+        frame = dataset.withColumn(result, udf(F.col(self.getInputCol())))
+        frame = frame.withColumn(self.getOutputCol(), vector)
         if self.isDefined(self.errorCol):
             frame = frame.withColumn(self._value(self.errorCol), F.col(result)["error"])
         return frame.drop(result)
@@ -352,19 +327,17 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
         return _FeaturizerReader()
 
 
-def _featurize_udf(backbone: Backbone, *, struct: bool, batch_size: int, threads: int, nulls: Any) -> Any:
-    read = _struct_reader(backbone) if struct else content_reader(backbone)
+def _download(name: str, uri: str) -> Path:
+    """Fetch a network's file from MLflow into the store; written aside, for others may look for it."""
+    import mlflow
 
-    def run(batches: Iterator[Any]) -> Iterator[pd.DataFrame]:
-        network = load_network(backbone, shipped_file(backbone), threads)
-        for batch in batches:
-            rows = list(featurize(_rows(batch), read, network, batch_size))
-            if nulls is not None:
-                nulls.add(sum(features is None for features, _ in rows))
-            yield pd.DataFrame(rows, columns=["features", "error"])
-
-    schema = "features array<float>, error string"
-    # The kind of an iterator UDF is told by its annotations, which must be real objects here.
-    frame_or_series: Any = pd.DataFrame if struct else pd.Series
-    run.__annotations__ = {"batches": Iterator[frame_or_series], "return": Iterator[pd.DataFrame]}
-    return pandas_udf(run, schema)  # type: ignore[call-overload]
+    STORE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=STORE) as aside:
+        try:
+            file = Path(mlflow.artifacts.download_artifacts(uri, dst_path=aside))
+        except Exception as error:  # each kind of store has its own
+            reason = str(error).strip().partition("\n")[0]
+            raise BackboneError(
+                f"The network {name} cannot be fetched from {uri}: {reason} (check MLFLOW_TRACKING_URI)."
+            ) from error
+        return file.replace(STORE / file.name)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
-from tuner.preparation import prepare_images
+from tuner.preparation import check_names, prepare_images
 from tuner.sessions import driver_session
 from tuner.tracking import QUARANTINE_FILE, open_tracking, parent_run
 
@@ -24,6 +24,7 @@ def fill_cache(experiment: Experiment, *, master: str | None = None, console: Co
         Something about the experiment, the images, the cache, Spark or MLflow cannot work.
     """
     console = console or Console()
+    check_names(experiment)
     cache = FeatureCache(experiment.cache)
     with parent_run(open_tracking(experiment.name), f"{experiment.name}-features", "features") as run:
         started = time.monotonic()

@@ -16,13 +16,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow import pyfunc
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 from pyspark.ml import PipelineModel
+from ruamel.yaml import YAML
 
 from tuner.pipelines import CONTENT, PREDICTED_LABEL, PREDICTION
 
@@ -37,6 +37,8 @@ _REQUIREMENTS = (
     "pillow",
     "pyarrow",
     "pydantic",
+    "filelock",
+    "ruamel.yaml",
 )
 
 SIGNATURE = ModelSignature(
@@ -61,8 +63,8 @@ def _write_environment(path: Path) -> dict[str, str]:
         "dependencies": [f"python={python}", "pip", {"pip": pinned}],
     }
     virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    (path / "conda.yaml").write_text(yaml.safe_dump(conda, sort_keys=False), encoding="utf-8")
-    (path / "python_env.yaml").write_text(yaml.safe_dump(virtualenv, sort_keys=False), encoding="utf-8")
+    YAML().dump(conda, path / "conda.yaml")
+    YAML().dump(virtualenv, path / "python_env.yaml")
     return {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
 
 

@@ -6,10 +6,15 @@ Spark's binaryFile skips names that begin with an underscore and cannot take a c
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -17,15 +22,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from PIL import Image
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType
+from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType, StructType
 
 from tuner.errors import ImageSourceError
 
 _IGNORED = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
-_CONTENT = pa.schema([("path", pa.string()), ("content", pa.binary()), ("error", pa.string())])
+_MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece
+_BATCH_BYTES, _BATCH_ROWS = 8 * 2**20, 256  # what a worker holds of its files at once, one file apart
+_ORIGIN = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?/*"  # scheme and host of a Hadoop path
+_T = TypeVar("_T")
+_ONE_FOLDER_EACH = "give a folder with one folder of images for each class"
 
 
 @dataclass(frozen=True)
@@ -63,10 +73,11 @@ def read_images(spark: SparkSession, source: str) -> ImageSet:
     if scheme == "table":
         return _read_columns(_load(source, lambda: spark.table(rest)), source)
     local = _local_path(source)
-    if local is not None and not local.exists():
+    if local is not None and not _exists(local):
         raise ImageSourceError(f"There is no folder {source}: check images, the folder of class folders.")
     if _is_parquet(source, local):
-        return _read_columns(_load(source, lambda: spark.read.parquet(source)), source)
+        place = _literal(str(local.absolute()) if local else source)
+        return _read_columns(_load(source, lambda: spark.read.parquet(place)), source)
     if local is None:
         return _read_remote_folder(spark, source)
     return _read_local_folder(spark, local)
@@ -80,26 +91,38 @@ def _local_path(source: str) -> Path | None:
     return Path(source) if len(parts.scheme) < 2 or "://" not in source else None
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # no permission above it, or a name longer than names may be
+        raise ImageSourceError(f"The images {path} cannot be read: {error.strerror}.") from error
+
+
 def _is_parquet(source: str, local: Path | None) -> bool:
     if source.rstrip("/").endswith(".parquet"):
         return True
     return local is not None and local.is_dir() and any(local.glob("*.parquet"))
 
 
-def _load(source: str, read: Callable[[], DataFrame]) -> DataFrame:
+def _literal(path: str) -> str:
+    """A path in which Spark sees no pattern."""
+    return re.sub(r"([{}\[\]*?\\])", r"\\\1", path)
+
+
+def _load(source: str, read: Callable[[], _T]) -> _T:
     try:
         return read()
-    except PySparkException as error:
-        reason = str(error).strip().splitlines()[0]
+    except (PySparkException, Py4JJavaError) as error:
+        text = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
+        reason = text.strip().splitlines()[0]
         raise ImageSourceError(f"The images {source} cannot be read: {reason}") from error
 
 
-def _checked_labels(labels: list[str], source: str) -> tuple[str, ...]:
+def _checked_labels(labels: list[str], source: str, missing: str, advice: str) -> tuple[str, ...]:
     if len(labels) < 2:
-        found = f"only the class {labels[0]}" if labels else "no class folder"
+        found = f"only the class {labels[0]}" if labels else f"no {missing}"
         raise ImageSourceError(
-            f"There is {found} in {source}, and a classifier needs at least two: give a folder with one "
-            "folder of images for each class."
+            f"There is {found} in {source}, and a classifier needs at least two classes: {advice}."
         )
     return tuple(sorted(labels))
 
@@ -113,7 +136,7 @@ def _with_index(frame: DataFrame, labels: tuple[str, ...]) -> DataFrame:
 
 
 def _files(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Every file below a folder, by name; a folder that a link leads back to is entered once."""
+    """Every file below a folder, by name; a folder that a link leads back to is not entered again."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -127,72 +150,115 @@ def _files(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             yield entry
 
 
+def _text(path: Path | str) -> str:
+    """A path as text; one that is not UTF-8 gets escapes, by which no worker will find it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _read_local_folder(spark: SparkSession, folder: Path) -> ImageSet:
     if not folder.is_dir():
-        raise ImageSourceError(
-            f"{folder} is a file: give a folder with one folder of images for each class."
-        )
+        raise ImageSourceError(f"{folder} is a file: {_ONE_FOLDER_EACH}, or a Parquet (.parquet).")
     try:
+        root = folder.stat()
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-        classes = {entry.name: list(_files(entry, set())) for entry in entries if entry.is_dir()}
+        classes = {
+            _text(entry.name): list(_files(entry, {(root.st_dev, root.st_ino)}))
+            for entry in entries
+            if entry.is_dir()
+        }
     except OSError as error:
         raise ImageSourceError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
-    labels = _checked_labels(list(classes), str(folder))
+    labels = _checked_labels(list(classes), str(folder), "class folder", _ONE_FOLDER_EACH)
     for label in labels:
         if not classes[label]:
             raise ImageSourceError(
                 f"The class folder {folder / label} has no images: add some or remove it."
             )
-    rows = [(str(path.absolute()), label) for label in labels for path in classes[label]]
+    rows = [(_text(path.absolute()), label) for label in labels for path in classes[label]]
     listing = pd.DataFrame(rows, columns=["path", "label"])
-    frame = _with_index(_read_files(spark.createDataFrame(listing)).drop("error"), labels)
+    listed = _with_index(spark.createDataFrame(listing, "path string, label string"), labels)
+    frame = _with_contents(listed).select("path", "content", "label", "label_index")
     loose = sum(not entry.is_dir() and entry.name.lower() not in _IGNORED for entry in entries)
-    notes = (f"{loose} file(s) directly in {folder} belong to no class and are left out",) if loose else ()
-    return ImageSet(frame, labels, notes, listing)
+    return ImageSet(frame, labels, _loose_note(loose, str(folder)), listing)
 
 
-def _read_files(listing: DataFrame) -> DataFrame:
-    """Read the files of a listing on the workers; one that cannot be read has a null and a reason."""
-    others = [field for field in listing.schema if field.name != "path"]
+def _loose_note(count: int, source: str) -> tuple[str, ...]:
+    return (f"{count} file(s) directly in {source} belong to no class and are left out",) if count else ()
+
+
+def _read_file(path: str) -> tuple[bytes | None, str | None]:
+    """The content of a file and None, or None and why it cannot be read."""
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
+            return None, "cannot be read: not a regular file"
+        if status.st_size > _MAX_FILE_BYTES:
+            return None, f"too large: {status.st_size} bytes"
+        return Path(path).read_bytes(), None
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+
+
+def _hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Add digest, size and error to paths; a content lives no longer than its hash takes."""
+    for batch in batches:
+        digests, sizes, errors = [], [], []
+        for path in batch.column("path").to_pylist():
+            content, error = _read_file(path)
+            digests.append("" if content is None else hashlib.sha256(content).hexdigest())
+            sizes.append(len(content or b""))
+            errors.append(error)
+        yield (
+            batch.append_column("digest", pa.array(digests, pa.string()))
+            .append_column("bytes", pa.array(sizes, pa.int64()))
+            .append_column("error", pa.array(errors, pa.string()))
+        )
+
+
+def _with_contents(listing: DataFrame) -> DataFrame:
+    """Add the contents of the files of a listing, read on the workers; null where one cannot be read."""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for row in range(batch.num_rows):  # one at a time: a batch of contents may be large
-                path = batch.column("path")[row].as_py()
-                try:
-                    content, reason = Path(path).read_bytes(), None
-                except OSError as error:
-                    content, reason = None, f"cannot be read: {error.strerror}"
-                columns = [
-                    pa.array([value], field.type)
-                    for value, field in zip((path, content, reason), _CONTENT, strict=True)
-                ]
-                kept = [batch.column(field.name).slice(row, 1) for field in others]
-                names = [*_CONTENT.names, *(field.name for field in others)]
-                yield pa.RecordBatch.from_arrays([*columns, *kept], names=names)
+            held: list[bytes | None] = []
+            size = 0
+            for row, path in enumerate(batch.column("path").to_pylist(), start=1):
+                held.append(_read_file(path)[0])
+                size += len(held[-1] or b"")
+                if size >= _BATCH_BYTES or len(held) == _BATCH_ROWS or row == batch.num_rows:
+                    rows = batch.slice(row - len(held), len(held))
+                    yield rows.append_column("content", pa.array(held, pa.binary()))
+                    held, size = [], 0
 
-    extra = "".join(f", {field.name} {field.dataType.simpleString()}" for field in others)
-    return listing.mapInArrow(read, "path string, content binary, error string" + extra)
+    return listing.mapInArrow(read, StructType([*listing.schema]).add("content", BinaryType()))
+
+
+# Folders elsewhere --------------------------------------------------------------------------------
 
 
 def _read_remote_folder(spark: SparkSession, source: str) -> ImageSet:
+    """Read with Spark, which leaves out files and folders that begin with an underscore or a dot."""
     files = _load(
         source,
-        lambda: spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(source),
+        lambda: (
+            spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(_literal(source))
+        ),
     )
-    root = source.rstrip("/") + "/"
-    relative = F.substring_index(F.col("path"), root.split("://", 1)[1].partition("/")[2], -1)
-    parts = F.split(relative, "/")
-    frame = files.where(F.size(parts) > 1).select("path", "content", parts[0].alias("label"))
-    labels = _checked_labels(_distinct_labels(frame), source)
-    return ImageSet(_with_index(frame, labels), labels)
+    # `path` is the root, made canonical, and the names below it; nothing in it is percent-encoded.
+    root = re.sub("/+", "/", re.sub(_ORIGIN, "", source)).rstrip("/")
+    names = F.regexp_replace("path", _ORIGIN, "").substr(len(root) + 2 if root else 1, 2**31 - 1)
+    parts = F.split(names, "/")
+    label = F.when(F.size(parts) > 1, parts[0])  # null beside the class folders
+    labelled = files.withColumn("label", label).where(~F.lower(F.element_at(parts, -1)).isin(*_IGNORED))
+    counts: dict[str | None, int] = dict(_load(source, lambda: labelled.groupBy("label").count().collect()))
+    labels = _checked_labels(
+        [name for name in counts if name is not None], source, "class folder", _ONE_FOLDER_EACH
+    )
+    frame = labelled.where(F.col("label").isNotNull()).select("path", "content", "label")
+    return ImageSet(_with_index(frame, labels), labels, _loose_note(counts.get(None, 0), source))
 
 
 # Parquet, tables, the built-in set -----------------------------------------------------------------
-
-
-def _distinct_labels(frame: DataFrame) -> list[str]:
-    return [row["label"] for row in frame.select("label").distinct().collect()]
 
 
 def _read_columns(frame: DataFrame, source: str) -> ImageSet:
@@ -213,12 +279,12 @@ def _read_columns(frame: DataFrame, source: str) -> ImageSet:
             )
     path = F.col("path").cast("string") if "path" in frame.columns else F.lit(None).cast("string")
     named = frame.select(path.alias("path"), "content", F.col("label").cast("string").alias("label"))
-    labels = _distinct_labels(named)
+    labels = [row["label"] for row in _load(source, named.select("label").distinct().collect)]
     if None in labels:
         raise ImageSourceError(f"The column label of {source} has nulls: every image needs its class.")
     by_content = F.concat(F.lit("sha256:"), F.substring(F.sha2(F.col("content"), 256), 1, 16))
     named = named.withColumn("path", F.coalesce("path", by_content, F.lit("null")))
-    checked = _checked_labels(labels, source)
+    checked = _checked_labels(labels, source, "image", "add images of another class")
     return ImageSet(_with_index(named, checked), checked)
 
 
@@ -232,7 +298,7 @@ def _read_builtin(spark: SparkSession, name: str) -> ImageSet:
         (f"digits/{number:04d}.png", _png(pixels), str(label))
         for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True))
     ]
-    labels = _checked_labels(list({label for _, _, label in rows}), f"builtin:{name}")
+    labels = tuple(sorted({label for _, _, label in rows}))
     frame = spark.createDataFrame(pd.DataFrame(rows, columns=["path", "content", "label"]))
     return ImageSet(_with_index(frame, labels), labels)
 
@@ -255,36 +321,52 @@ def index_images(images: ImageSet) -> pd.DataFrame:
     One row an image, sorted by path: `path`, `label`, `label_index` (int), `digest` (sha256, hex),
     `bytes` (int) and `error`: None, or why the file could not be read.
     """
-    frame = images.frame
-    if images.listing is not None:
-        spark = frame.sparkSession
-        frame = _with_index(_read_files(spark.createDataFrame(images.listing)), images.labels)
-    else:
-        frame = frame.withColumn("error", F.when(F.col("content").isNull(), "is null"))
-    hashed = frame.select(
-        "path",
-        "label",
-        "label_index",
-        F.coalesce(F.sha2(F.col("content"), 256), F.lit("")).alias("digest"),
-        F.coalesce(F.length("content"), F.lit(0)).cast("long").alias("bytes"),
-        "error",
-    )
+    hashed = _hashed_listing(images) if images.listing is not None else _hashed_frame(images.frame)
     index: pd.DataFrame = hashed.toPandas()
     index["error"] = index["error"].astype(object).where(index["error"].notna(), None)
+    positions = {label: position for position, label in enumerate(images.labels)}
+    index.insert(2, "label_index", index["label"].map(positions))
     return index.sort_values(["path", "label"], ignore_index=True)
+
+
+def _hashed_listing(images: ImageSet) -> DataFrame:
+    listed = images.frame.sparkSession.createDataFrame(images.listing, "path string, label string")
+    return listed.mapInArrow(
+        _hash_files, "path string, label string, digest string, bytes bigint, error string"
+    )
+
+
+def _hashed_frame(frame: DataFrame) -> DataFrame:
+    return frame.select(
+        "path",
+        "label",
+        F.coalesce(F.sha2("content", 256), F.lit("")).alias("digest"),
+        F.coalesce(F.length("content"), F.lit(0)).cast("long").alias("bytes"),
+        F.when(F.col("content").isNull(), "null content").alias("error"),
+    )
 
 
 def contents(images: ImageSet, index: pd.DataFrame, partitions: int) -> DataFrame:
     """The bytes of the images of `index`: `digest`, `content`, one row a digest, evenly spread.
 
-    Of a local folder only these files are read.
+    Of a local folder only these files are read; one that changed since it was indexed fails the job.
     """
-    wanted = index.drop_duplicates("digest")
+    wanted = index.drop_duplicates("digest")[["path", "digest"]]
+    wanted = wanted.assign(part=np.arange(len(wanted)) % partitions)  # Spark's own dealing is less even
     spark = images.frame.sparkSession
+    listed = spark.createDataFrame(wanted, "path string, digest string, part int")
     if images.listing is not None:
-        listed = spark.createDataFrame(wanted[["path", "digest"]]).repartition(partitions)
-        return _read_files(listed).select("digest", "content")
-    digests = spark.createDataFrame(wanted[["digest"]])
+        read = _with_contents(listed.repartitionById(partitions, "part"))
+        return read.select("digest", _unchanged().alias("content"))
     hashed = images.frame.select(F.sha2("content", 256).alias("digest"), "content")
-    found = hashed.join(F.broadcast(digests), "digest", "leftsemi").dropDuplicates(["digest"])
-    return found.repartition(partitions)
+    found = hashed.join(F.broadcast(listed.drop("path")), "digest").dropDuplicates(["digest"])
+    return found.repartitionById(partitions, "part").drop("part")
+
+
+def _unchanged() -> Column:
+    """The column `content`, with an error where it is not what `digest` stands for."""
+    message = F.concat(
+        F.lit("The image "), "path", F.lit(" changed or vanished while it was in use: start again.")
+    )
+    same = F.sha2("content", 256) == F.col("digest")
+    return F.when(same, F.col("content")).otherwise(F.raise_error(message))

@@ -19,6 +19,7 @@ from tuner.errors import ImageSourceError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache, refuse_bad_images
 from tuner.images import ImageSet, contents, index_images, read_images
+from tuner.network_table import find_network
 from tuner.progress import extraction_progress
 from tuner.sessions import DriverSession
 from tuner.splits import split_images
@@ -95,6 +96,19 @@ def extract_features(
             fail_on_bad_image=fail_on_bad_image,
         )
     return done.extracted
+
+
+def check_names(experiment: Experiment) -> None:
+    """Refuse an unknown network before Spark starts; its weights are looked for later.
+
+    Raises
+    ------
+    BackboneError
+        The first unknown name, with the nearest known ones.
+    """
+    for spec in experiment.search.backbone:
+        if spec.file is None:
+            find_network(spec.name)
 
 
 def prepare_images(

@@ -16,7 +16,7 @@ from tuner.tracking import Tracking
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version of a registered model; `notes` are sentences for the user."""
+    """A version of a registered model; its stage as it was set; `notes` are sentences for the user."""
 
     name: str
     version: str
@@ -55,7 +55,9 @@ def register_winner(
     except MlflowException as error:
         raise TrackingError(f"The model registry refuses a version of {name}: {error.message}") from error
     note = _set_stage(tracking, name, created.version, stage)
-    return RegisteredVersion(name, str(created.version), stage, alias, (note,) if note else ())
+    if note:
+        return RegisteredVersion(name, str(created.version), "None", alias, (note,))
+    return RegisteredVersion(name, str(created.version), stage, alias)
 
 
 def _set_stage(tracking: Tracking, name: str, version: str, stage: str) -> str | None:

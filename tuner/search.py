@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,9 +19,11 @@ from tuner import charts, tracking
 from tuner.errors import SearchError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
+from tuner.pages import figure_html, plotly_js
 from tuner.preparation import (
     TEST,
     PreparedImages,
+    check_names,
     data_digest,
     first_image,
     prepare_images,
@@ -79,6 +82,7 @@ def run_search(
         No trial succeeded.
     """
     console = console or Console()
+    check_names(experiment)
     store = open_tracking(experiment.name)
     cache = FeatureCache(experiment.cache)
     with parent_run(store, experiment.name, "search") as run:
@@ -136,6 +140,7 @@ def _log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> 
     space["backbone"] = ",".join(prepared.backbones)
     run.json(dict(enumerate(prepared.labels)), tracking.LABELS_FILE)
     run.json(space, tracking.SPACE_FILE)
+    run.text(plotly_js(), tracking.PLOTLY_FILE)
     run.text(prepared.quarantine.to_csv(index=False), tracking.QUARANTINE_FILE)
     settings = {name: getattr(search, name) for name in _SETTINGS}
     settings |= {"images": experiment.images, "validation": experiment.split.validation}
@@ -160,13 +165,15 @@ def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> N
     if rows.empty:  # folds take the place of one validation part
         return
     named = experiment.images.startswith(("builtin:", "table:"))  # no place that MLflow could open
-    dataset = from_pandas(
-        rows.reset_index(drop=True),
-        source=None if named else experiment.images,  # type: ignore[arg-type]  # None: code
-        targets="label",
-        name=f"{experiment.name}-{part}",
-        digest=data_digest(rows),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow's, that several of its classes take a path
+        dataset = from_pandas(
+            rows.reset_index(drop=True),
+            source=None if named else experiment.images,  # type: ignore[arg-type]  # None: code
+            targets="label",
+            name=f"{experiment.name}-{part}",
+            digest=data_digest(rows),
+        )
     mlflow.log_input(dataset, context={"train": "training"}.get(part, part))
 
 
@@ -186,12 +193,8 @@ def _log_trials(run: RunLog, trials: SparkTrials, experiment: Experiment) -> pd.
     metric = experiment.search.metric
     frame = pd.DataFrame([_trial_row(result) for result in results]).sort_values("trial")
     run.table(charts.leaderboard(frame, metric), tracking.LEADERBOARD_FILE)
-    for name, figure in (
-        ("optimisation_history", charts.optimisation_history(frame, metric)),
-        ("parallel_coordinates", charts.parallel_coordinates(frame, metric)),
-        ("score_by_backbone", charts.score_by_backbone(frame, metric)),
-    ):
-        run.text(charts.figure_html(figure), f"{tracking.CHARTS_FOLDER}/{name}.html")
+    figures = (charts.optimisation_history, charts.parallel_coordinates, charts.score_by_backbone)
+    run.text(figure_html(*(figure(frame, metric) for figure in figures)), tracking.CHARTS_FILE)
     return frame
 
 

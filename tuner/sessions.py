@@ -113,6 +113,7 @@ def _configuration(master: str, host: str, port: int) -> dict[str, str]:
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j}",
         "spark.scheduler.mode": "FAIR",  # the MLlib jobs of several trials share the slots
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",  # of image contents: 10,000 may be GBs
         "spark.ui.showConsoleProgress": "false",
     }
     if _local_slots(master) is not None:

@@ -38,21 +38,30 @@ def _take(copies: _Copies, parts: dict[str, str], part: str, wanted: int) -> Non
             wanted -= count
 
 
-def _deal(copies: _Copies, parts: dict[str, str], folds: int) -> None:
-    """Assign the images that have no part yet to the fold that has the fewest of their class so far."""
-    sizes = dict.fromkeys((f"fold-{number}" for number in range(folds)), 0)
+def _deal(copies: _Copies, parts: dict[str, str], totals: dict[str, int]) -> None:
+    """Assign the images that have no part yet to the fold that has the fewest of their class so far.
+
+    Of folds with equally many it is the one that has the fewest of all classes (`totals`, kept up to
+    date): the folds' own sizes stay as close as those within a class.
+    """
+    sizes = dict.fromkeys(totals, 0)
     for digest, count in copies.items():
         if parts.get(digest) in sizes:
             sizes[parts[digest]] += count
     for digest, count in copies.items():
         if digest not in parts:
-            fold = min(sizes, key=lambda name: sizes[name])
-            parts[digest] = fold
-            sizes[fold] += count
+            parts[digest] = min(sizes, key=lambda fold: (sizes[fold], totals[fold] + sizes[fold]))
+            sizes[parts[digest]] += count
+    for fold, size in sizes.items():
+        totals[fold] += size
+
+
+def _folds(number: int) -> list[str]:
+    return [f"fold-{fold}" for fold in range(number)]
 
 
 def _needed(folds: int) -> list[str]:
-    return [TEST, *(f"fold-{number}" for number in range(folds))] if folds else [TEST, VALIDATION, TRAIN]
+    return [TEST, *_folds(folds)] if folds else [TEST, VALIDATION, TRAIN]
 
 
 def _assign(
@@ -60,11 +69,12 @@ def _assign(
 ) -> dict[str, str]:
     """Assign class after class, in the order of their names."""
     parts: dict[str, str] = {}
-    for _, digests in index.sort_values("label").groupby("label")["digest"]:
+    totals = dict.fromkeys(_folds(folds), 0)
+    for _, digests in index.groupby("label")["digest"]:
         copies = _copies(digests, seed)
         _take(copies, parts, TEST, _count(len(digests), test))
         if folds:
-            _deal(copies, parts, folds)
+            _deal(copies, parts, totals)
         else:
             rest = sum(count for digest, count in copies.items() if parts.get(digest) != TEST)
             _take(copies, parts, VALIDATION, _count(rest, validation_ratio))

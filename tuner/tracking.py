@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import mlflow
 import pandas as pd
@@ -37,7 +38,9 @@ SPACE_FILE = "search_space.json"
 QUARANTINE_FILE = "quarantine.csv"
 LEADERBOARD_FILE = "leaderboard.json"
 BACKBONES_FOLDER = "backbones"
-CHARTS_FOLDER = "charts"
+CHARTS_FILE = "charts/search.html"
+TEST_CHARTS_FILE = "charts/test.html"
+PLOTLY_FILE = "charts/plotly.mjs"  # servers send .js as plain text, which browsers do not run
 
 # Artifacts of a trial, and of the winner on the test part.
 ERROR_FILE = "error.txt"
@@ -134,6 +137,11 @@ def open_tracking(experiment_name: str) -> Tracking:
             "(check MLFLOW_TRACKING_URI, and that the server runs)."
         ) from error
     return Tracking(uri, experiment_id)
+
+
+def artifact_address(run_id: str, file: str) -> str:
+    """Where a page in MLflow's artifact viewer finds an artifact of a run, from the server's root."""
+    return f"get-artifact?{urlencode({'path': file, 'run_uuid': run_id})}"
 
 
 class RunLog:

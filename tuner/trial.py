@@ -22,6 +22,7 @@ from tuner.errors import TrialError
 from tuner.evaluation import Evaluation, evaluate, predictions_table, summarize_folds
 from tuner.experiment import LOWER_IS_BETTER
 from tuner.flavor import log_model
+from tuner.pages import light_figure_html
 from tuner.pipelines import LABEL_INDEX, PROBABILITY, assemble, fit_classifier
 from tuner.search_space import NUMBER, TrialParams
 from tuner.sessions import Endpoint, connect_from_worker
@@ -56,14 +57,20 @@ def score(model: LogisticRegressionModel, table: DataFrame) -> Scored:
     )
 
 
-def log_evaluation(run: RunLog, evaluation: Evaluation, scored: Scored) -> None:
-    """Log what an evaluation shows beside its metrics: confusion matrix, report, predictions."""
+def log_evaluation(run: RunLog, evaluation: Evaluation, scored: Scored, *, plotly_run: str) -> None:
+    """Log what an evaluation shows beside its metrics: confusion matrix, report, predictions.
+
+    `plotly_run` is the run that holds `tracking.PLOTLY_FILE`: figures load it from there, so that each of
+    them is small.
+    """
     labels = list(evaluation.labels)
     confusion = {"labels": labels, "matrix": evaluation.confusion.tolist()}
     run.json(confusion, tracking.CONFUSION_FILE)
     run.json(evaluation.report, tracking.REPORT_FILE)
-    run.text(charts.figure_html(charts.confusion_figure(evaluation)), tracking.CONFUSION_FIGURE)
-    run.image(charts.confusion_image(evaluation), tracking.CONFUSION_IMAGE)
+    figure, image = charts.confusion_figure(evaluation), charts.confusion_image(evaluation)
+    library = tracking.artifact_address(plotly_run, tracking.PLOTLY_FILE)
+    run.text(light_figure_html(figure, image, library), tracking.CONFUSION_FIGURE)
+    run.image(image, tracking.CONFUSION_IMAGE)
     predictions = predictions_table(scored.path, scored.label_index, scored.probability, labels)
     run.table(predictions, tracking.PREDICTIONS_FILE)
 
@@ -167,7 +174,7 @@ class Trial:
             "iterations": float(np.mean([len(fit.history) - 1 for fit in fits])),
         }
         run.batch(metrics=metrics, histories={"objectiveHistory": fits[-1].history})
-        log_evaluation(run, evaluation, scored)
+        log_evaluation(run, evaluation, scored, plotly_run=self.parent_id)
         self._log_model(run, model, self.backbones[params.backbone])
         return metrics
 

@@ -12,6 +12,7 @@ from tuner.evaluation import Evaluation, evaluate
 from tuner.experiment import LOWER_IS_BETTER, Experiment
 from tuner.feature_cache import FeatureCache
 from tuner.flavor import log_model
+from tuner.pages import figure_html
 from tuner.pipelines import assemble, fit_classifier
 from tuner.preparation import TEST, PreparedImages, feature_table
 from tuner.registry import RegisteredVersion, register_winner
@@ -86,9 +87,9 @@ def finish_winner(
         metrics=dict(best["metrics"]) | {f"test_{name}": value for name, value in test.metrics.items()},
         tags={tracking.BEST: str(best["trial"])},
     )
-    log_evaluation(run, test, scored)
+    log_evaluation(run, test, scored, plotly_run=run.run_id)
     roc = charts.roc_figure(scored.label_index, scored.probability, prepared.labels)
-    run.text(charts.figure_html(roc), f"{tracking.CHARTS_FOLDER}/test_roc.html")
+    run.text(figure_html(charts.confusion_figure(test), roc), tracking.TEST_CHARTS_FILE)
     info = log_model(
         run.run_id,
         assemble(backbone, model, prepared.labels),

@@ -1,0 +1,109 @@
+"""Images → features on Spark's workers: what the transformer and the feature cache share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import SparkFiles
+from pyspark.sql import SparkSession
+from pyspark.sql.pandas.functions import arrow_udf
+from pyspark.sql.utils import is_remote
+
+from tuner.backbones import Backbone, load_network
+from tuner.decoding import load_input, preprocess, resize, struct_to_image
+from tuner.errors import ImageError
+from tuner.sessions import machine_cores
+
+BATCH_SIZE = 32
+
+Read = Callable[[Any], np.ndarray]
+
+
+def _is_local(spark: SparkSession) -> bool:
+    return str(spark.sparkContext.master).startswith("local")
+
+
+def worker_threads(spark: SparkSession) -> int:
+    """TensorFlow's threads in one Python worker, so that workers × threads = cores."""
+    context = spark.sparkContext
+    if _is_local(spark):
+        return max(1, machine_cores() // context.defaultParallelism)
+    return int(context.getConf().get("spark.task.cpus", "1"))  # the cores that a task's slot stands for
+
+
+def ship_network(spark: SparkSession, backbone: Backbone) -> None:
+    """Send the network's file to the executors of a cluster; local workers read the driver's."""
+    if not is_remote() and not _is_local(spark):
+        spark.sparkContext.addFile(backbone.file)
+
+
+def shipped_file(backbone: Backbone) -> Path:
+    """The network's file on a worker: the driver's own where it is visible, else what was shipped."""
+    file = Path(backbone.file)
+    return file if file.exists() else Path(SparkFiles.get(file.name))
+
+
+def featurize(
+    images: Iterable[Any], read: Read, network: Callable[[np.ndarray], np.ndarray], batch_size: int
+) -> Iterator[tuple[np.ndarray | None, str | None]]:
+    """Give (features, None), or (None, reason) where an image cannot be read, for each image in order.
+
+    Runs on a worker, and wherever a network is loaded. Features are float32 of shape (width,).
+    """
+    reasons: list[str | None] = []
+    arrays: list[np.ndarray] = []
+
+    def flush() -> Iterator[tuple[np.ndarray | None, str | None]]:
+        features = iter(network(np.stack(arrays))) if arrays else iter(())
+        yield from ((None, reason) if reason else (next(features), None) for reason in reasons)
+        reasons.clear()
+        arrays.clear()
+
+    for image in images:
+        try:
+            arrays.append(read(image))
+            reasons.append(None)
+        except ImageError as error:
+            reasons.append(str(error))
+        if len(arrays) == batch_size:
+            yield from flush()
+    yield from flush()
+
+
+def content_reader(backbone: Backbone) -> Read:
+    """Bytes of a file → float32 of shape (height, width, 3), ready for the network."""
+    return lambda content: load_input(content, backbone.input_size, backbone.preprocessing)
+
+
+def struct_reader(backbone: Backbone) -> Read:
+    """A row of Spark's image struct → the same."""
+    size, mode = backbone.input_size, backbone.preprocessing
+    return lambda struct: preprocess(resize(struct_to_image(struct), size), mode)
+
+
+def featurize_udf(
+    backbone: Backbone, read: Read, *, batch_size: int, threads: int, nulls: Any | None = None
+) -> Any:
+    """Make the column function: images → a struct of `features` and `error`, of which one is null.
+
+    `nulls` is an accumulator of the images that gave no features.
+    """
+
+    def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        network = load_network(backbone, shipped_file(backbone), threads)
+        for batch in batches:
+            images = (value.as_py() for value in batch)
+            rows = list(featurize(images, read, network, batch_size))
+            if nulls is not None:
+                nulls.add(sum(features is None for features, _ in rows))
+            features = pa.array([features for features, _ in rows], pa.list_(pa.float32()))
+            errors = pa.array([error for _, error in rows], pa.string())
+            yield pa.StructArray.from_arrays([features, errors], ["features", "error"])
+
+    # Said to be nondeterministic, Spark neither repeats it for each use nor moves filters below it.
+    function: Any = arrow_udf(run, "features array<float>, error string")  # type: ignore[call-overload]
+    return function.asNondeterministic()

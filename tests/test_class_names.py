@@ -19,7 +19,7 @@ def test_names_follow_predictions_and_nan_features_give_nulls(
     index = np.arange(4 * classes) % classes
     features[np.arange(len(index)), index] += 5
     rows = [(int(i), Vectors.dense(row)) for i, row in zip(index, features, strict=True)]
-    train = spark.createDataFrame(rows, "label int, features vector").coalesce(1)
+    train = spark.createDataFrame(rows, ["label", "features"]).coalesce(1)
     model = LogisticRegression(maxIter=20).fit(train)
     path = str(tmp_path / "model")
     PipelineModel([model, ClassNames(labels=labels)]).write().save(path)
@@ -27,7 +27,7 @@ def test_names_follow_predictions_and_nan_features_give_nulls(
     assert pipeline.stages[-1].getLabels() == labels
 
     unknown = [(-1, Vectors.dense([np.nan] * 12)), (-1, Vectors.dense([0.0] * 11 + [np.nan]))]
-    scored = pipeline.transform(spark.createDataFrame([*rows, *unknown], "label int, features vector"))
+    scored = pipeline.transform(spark.createDataFrame([*rows, *unknown], ["label", "features"]))
     for row in scored.collect():
         if row.label < 0:
             assert (row.prediction, row.probability, row.predicted_label) == (None, None, None)

@@ -16,7 +16,6 @@ from tuner.experiment import Preprocessing
 
 DECODING_VERSION = 1  # part of the feature cache's key: raise it when pixels change
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 
 # A filter, not `catch_warnings`: that one is not safe in threads, and a server decodes in several.
 warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd metadata; what Pillow cannot read, it raises

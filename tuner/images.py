@@ -1,17 +1,13 @@
 """Images from folders, Parquet, tables or a built-in set: one DataFrame, and its index on the driver.
 
-Local folders are listed and read with Python: the JVM cannot open non-ASCII names in a C locale, and
-Spark's binaryFile skips names that begin with an underscore and cannot take a colon. It reads the rest.
+Local folders are listed and read with Python (`tuner.image_files`); what lies elsewhere, with Spark.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,19 +16,16 @@ from urllib.request import url2pathname
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from PIL import Image
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType, StructType
+from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType
 
 from tuner.errors import ImageSourceError
+from tuner.image_files import IGNORED, files_below, hash_files, path_text, with_contents
 
-_IGNORED = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
-_MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece
-_BATCH_BYTES, _BATCH_ROWS = 8 * 2**20, 256  # what a worker holds of its files at once, one file apart
 _ORIGIN = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?/*"  # scheme and host of a Hadoop path
 _T = TypeVar("_T")
 _ONE_FOLDER_EACH = "give a folder with one folder of images for each class"
@@ -135,26 +128,6 @@ def _with_index(frame: DataFrame, labels: tuple[str, ...]) -> DataFrame:
 # Local folders ------------------------------------------------------------------------------------
 
 
-def _files(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Every file below a folder, by name; a folder that a link leads back to is not entered again."""
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name.lower() in _IGNORED:
-            continue
-        if entry.is_dir():
-            yield from _files(entry, seen)
-        else:
-            yield entry
-
-
-def _text(path: Path | str) -> str:
-    """A path as text; one that is not UTF-8 gets escapes, by which no worker will find it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _read_local_folder(spark: SparkSession, folder: Path) -> ImageSet:
     if not folder.is_dir():
         raise ImageSourceError(f"{folder} is a file: {_ONE_FOLDER_EACH}, or a Parquet (.parquet).")
@@ -162,7 +135,7 @@ def _read_local_folder(spark: SparkSession, folder: Path) -> ImageSet:
         root = folder.stat()
         entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
         classes = {
-            _text(entry.name): list(_files(entry, {(root.st_dev, root.st_ino)}))
+            path_text(entry.name): list(files_below(entry, {(root.st_dev, root.st_ino)}))
             for entry in entries
             if entry.is_dir()
         }
@@ -174,63 +147,16 @@ def _read_local_folder(spark: SparkSession, folder: Path) -> ImageSet:
             raise ImageSourceError(
                 f"The class folder {folder / label} has no images: add some or remove it."
             )
-    rows = [(_text(path.absolute()), label) for label in labels for path in classes[label]]
+    rows = [(path_text(path.absolute()), label) for label in labels for path in classes[label]]
     listing = pd.DataFrame(rows, columns=["path", "label"])
     listed = _with_index(spark.createDataFrame(listing, "path string, label string"), labels)
-    frame = _with_contents(listed).select("path", "content", "label", "label_index")
-    loose = sum(not entry.is_dir() and entry.name.lower() not in _IGNORED for entry in entries)
+    frame = with_contents(listed).select("path", "content", "label", "label_index")
+    loose = sum(not entry.is_dir() and entry.name.lower() not in IGNORED for entry in entries)
     return ImageSet(frame, labels, _loose_note(loose, str(folder)), listing)
 
 
 def _loose_note(count: int, source: str) -> tuple[str, ...]:
     return (f"{count} file(s) directly in {source} belong to no class and are left out",) if count else ()
-
-
-def _read_file(path: str) -> tuple[bytes | None, str | None]:
-    """The content of a file and None, or None and why it cannot be read."""
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
-            return None, "cannot be read: not a regular file"
-        if status.st_size > _MAX_FILE_BYTES:
-            return None, f"too large: {status.st_size} bytes"
-        return Path(path).read_bytes(), None
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
-
-
-def _hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Add digest, size and error to paths; a content lives no longer than its hash takes."""
-    for batch in batches:
-        digests, sizes, errors = [], [], []
-        for path in batch.column("path").to_pylist():
-            content, error = _read_file(path)
-            digests.append("" if content is None else hashlib.sha256(content).hexdigest())
-            sizes.append(len(content or b""))
-            errors.append(error)
-        yield (
-            batch.append_column("digest", pa.array(digests, pa.string()))
-            .append_column("bytes", pa.array(sizes, pa.int64()))
-            .append_column("error", pa.array(errors, pa.string()))
-        )
-
-
-def _with_contents(listing: DataFrame) -> DataFrame:
-    """Add the contents of the files of a listing, read on the workers; null where one cannot be read."""
-
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            held: list[bytes | None] = []
-            size = 0
-            for row, path in enumerate(batch.column("path").to_pylist(), start=1):
-                held.append(_read_file(path)[0])
-                size += len(held[-1] or b"")
-                if size >= _BATCH_BYTES or len(held) == _BATCH_ROWS or row == batch.num_rows:
-                    rows = batch.slice(row - len(held), len(held))
-                    yield rows.append_column("content", pa.array(held, pa.binary()))
-                    held, size = [], 0
-
-    return listing.mapInArrow(read, StructType([*listing.schema]).add("content", BinaryType()))
 
 
 # Folders elsewhere --------------------------------------------------------------------------------
@@ -249,7 +175,7 @@ def _read_remote_folder(spark: SparkSession, source: str) -> ImageSet:
     names = F.regexp_replace("path", _ORIGIN, "").substr(len(root) + 2 if root else 1, 2**31 - 1)
     parts = F.split(names, "/")
     label = F.when(F.size(parts) > 1, parts[0])  # null beside the class folders
-    labelled = files.withColumn("label", label).where(~F.lower(F.element_at(parts, -1)).isin(*_IGNORED))
+    labelled = files.withColumn("label", label).where(~F.lower(F.element_at(parts, -1)).isin(*IGNORED))
     counts: dict[str | None, int] = dict(_load(source, lambda: labelled.groupBy("label").count().collect()))
     labels = _checked_labels(
         [name for name in counts if name is not None], source, "class folder", _ONE_FOLDER_EACH
@@ -332,7 +258,7 @@ def index_images(images: ImageSet) -> pd.DataFrame:
 def _hashed_listing(images: ImageSet) -> DataFrame:
     listed = images.frame.sparkSession.createDataFrame(images.listing, "path string, label string")
     return listed.mapInArrow(
-        _hash_files, "path string, label string, digest string, bytes bigint, error string"
+        hash_files, "path string, label string, digest string, bytes bigint, error string"
     )
 
 
@@ -349,24 +275,15 @@ def _hashed_frame(frame: DataFrame) -> DataFrame:
 def contents(images: ImageSet, index: pd.DataFrame, partitions: int) -> DataFrame:
     """The bytes of the images of `index`: `digest`, `content`, one row a digest, evenly spread.
 
-    Of a local folder only these files are read; one that changed since it was indexed fails the job.
+    Of a local folder only these files are read; the bytes of one that changed since it was indexed are not
+    what its digest stands for, and null if it vanished.
     """
     wanted = index.drop_duplicates("digest")[["path", "digest"]]
     wanted = wanted.assign(part=np.arange(len(wanted)) % partitions)  # Spark's own dealing is less even
     spark = images.frame.sparkSession
     listed = spark.createDataFrame(wanted, "path string, digest string, part int")
     if images.listing is not None:
-        read = _with_contents(listed.repartitionById(partitions, "part"))
-        return read.select("digest", _unchanged().alias("content"))
+        return with_contents(listed.repartitionById(partitions, "part")).select("digest", "content")
     hashed = images.frame.select(F.sha2("content", 256).alias("digest"), "content")
     found = hashed.join(F.broadcast(listed.drop("path")), "digest").dropDuplicates(["digest"])
     return found.repartitionById(partitions, "part").drop("part")
-
-
-def _unchanged() -> Column:
-    """The column `content`, with an error where it is not what `digest` stands for."""
-    message = F.concat(
-        F.lit("The image "), "path", F.lit(" changed or vanished while it was in use: start again.")
-    )
-    same = F.sha2("content", 256) == F.col("digest")
-    return F.when(same, F.col("content")).otherwise(F.raise_error(message))

@@ -89,14 +89,10 @@ def build_gabornet() -> keras.Model:
 
     def modulus(kernel: np.ndarray, name: str) -> keras.KerasTensor:
         filters = layers.Conv2D(bank.shape[-1], KERNEL_SIZE, use_bias=False, name=name)
-        return layers.PReLU(minus_one, shared_axes=(1, 2), name=f"{name}_abs")(
-            _fixed(filters, x, kernel)
-        )
+        return layers.PReLU(minus_one, shared_axes=(1, 2), name=f"{name}_abs")(_fixed(filters, x, kernel))
 
     # |even| + |odd| stands for the root of the sum of their squares: it needs no custom layer.
-    amplitude = layers.Add(name="amplitude")(
-        [modulus(bank.real, "even"), modulus(bank.imag, "odd")]
-    )
+    amplitude = layers.Add(name="amplitude")([modulus(bank.real, "even"), modulus(bank.imag, "odd")])
     pooled = layers.AveragePooling2D(CELL, name="grid")(amplitude)
     network = Model(image, layers.Flatten(name="features")(pooled), name="gabornet")
     network.trainable = False

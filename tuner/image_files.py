@@ -1,0 +1,89 @@
+"""Local image files: listed on the driver, read and hashed on the workers, all with Python.
+
+The JVM cannot open non-ASCII names in a C locale, and Spark's binaryFile skips names that begin with an
+underscore and cannot take a colon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql.types import BinaryType, StructType
+
+IGNORED = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
+
+_MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece
+_BATCH_BYTES, _BATCH_ROWS = 8 * 2**20, 256  # what a worker holds of its files at once, one file apart
+
+
+def files_below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Every file below a folder, by name; a folder that a link leads back to is not entered again."""
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+            continue
+        if entry.is_dir():
+            yield from files_below(entry, seen)
+        else:
+            yield entry
+
+
+def path_text(path: Path | str) -> str:
+    """A path as text; one that is not UTF-8 gets escapes, by which no worker will find it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _read_file(path: str) -> tuple[bytes | None, str | None]:
+    """The content of a file and None, or None and why it cannot be read."""
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
+            return None, "cannot be read: not a regular file"
+        if status.st_size > _MAX_FILE_BYTES:
+            return None, f"too large: {status.st_size} bytes"
+        return Path(path).read_bytes(), None
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+
+
+def hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Add digest, size and error to paths; a content lives no longer than its hash takes."""
+    for batch in batches:
+        digests, sizes, errors = [], [], []
+        for path in batch.column("path").to_pylist():
+            content, error = _read_file(path)
+            digests.append("" if content is None else hashlib.sha256(content).hexdigest())
+            sizes.append(len(content or b""))
+            errors.append(error)
+        yield (
+            batch.append_column("digest", pa.array(digests, pa.string()))
+            .append_column("bytes", pa.array(sizes, pa.int64()))
+            .append_column("error", pa.array(errors, pa.string()))
+        )
+
+
+def with_contents(listing: DataFrame) -> DataFrame:
+    """Add the contents of the files of a listing, read on the workers; null where one cannot be read."""
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            held: list[bytes | None] = []
+            size = 0
+            for row, path in enumerate(batch.column("path").to_pylist(), start=1):
+                held.append(_read_file(path)[0])
+                size += len(held[-1] or b"")
+                if size >= _BATCH_BYTES or len(held) == _BATCH_ROWS or row == batch.num_rows:
+                    rows = batch.slice(row - len(held), len(held))
+                    yield rows.append_column("content", pa.array(held, pa.binary()))
+                    held, size = [], 0
+
+    return listing.mapInArrow(read, StructType([*listing.schema]).add("content", BinaryType()))

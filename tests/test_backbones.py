@@ -133,8 +133,7 @@ def test_bfloat16_reaches_nested_networks(tmp_path: Path) -> None:
 
 
 # The digest and the store
-
-
+@pytest.mark.long
 def test_the_same_network_has_the_same_digest_wherever_it_is_built(
     mobilenet: Backbone, tmp_path: Path
 ) -> None:

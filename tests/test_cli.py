@@ -58,7 +58,11 @@ def test_unknown_option_is_refused(folder, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("images", "expected"),
-    [("nowhere", "There is no folder nowhere"), ("one", "only the class a"), ("few", "The class")],
+    [
+        ("nowhere", "There is no folder nowhere"),
+        pytest.param("one", "only the class a", marks=pytest.mark.long),
+        pytest.param("few", "The class", marks=pytest.mark.long),
+    ],
 )
 def test_images_that_cannot_work_are_one_sentence(folder: Path, letters: Path, images: str, expected: str):
     picture = next((letters / "o").glob("*.png")).read_bytes()
@@ -77,6 +81,7 @@ def test_module_and_help_name_the_commands(folder: Path):
     assert all(command in done.stdout for command in ("search", "features", "evaluate"))
 
 
+@pytest.mark.long
 def test_features_fills_the_cache_and_then_has_nothing_to_do(folder: Path, letters: Path):
     arguments = ("features", "--experiment", "e.yaml", "--images", letters)
     first, second = tuner(folder, *arguments), tuner(folder, *arguments)
@@ -86,6 +91,7 @@ def test_features_fills_the_cache_and_then_has_nothing_to_do(folder: Path, lette
     assert "0 images extracted" in second.stdout.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_bad_image_stops_the_search_where_that_is_asked_for(folder: Path, letters: Path):
     (folder / "e.yaml").write_text(FILE + "on_bad_image: fail\n", encoding="utf-8")
     done = tuner(folder, "search", "--experiment", "e.yaml", "--images", letters)

@@ -230,8 +230,7 @@ def test_a_file_that_changed_is_not_taken_for_what_was_listed(
 
 
 # Interrupted, and at once
-
-
+@pytest.mark.long
 def test_an_interrupted_extraction_goes_on_where_it_stopped(
     spark: SparkSession, glyphnet: Backbone, tmp_path: Path
 ) -> None:
@@ -291,6 +290,7 @@ print(done.extracted)
 """
 
 
+@pytest.mark.long
 def test_two_processes_at_once_extract_each_image_once(
     spark: SparkSession, glyphnet: Backbone, tmp_path: Path
 ) -> None:

@@ -231,10 +231,11 @@ def test_wrong_parameters_are_refused_in_a_sentence_without_a_job(
 ) -> None:
     frame = table.withColumn("pair", F.struct("id", "content"))
     given = {"inputCol": "content", "outputCol": "features", "modelName": "GlyphNet"} | params
-    spark.sparkContext.addJobTag("checks")
+    spark.sparkContext.setJobGroup("checks", "no job is to be seen here")
     with pytest.raises(TunerError, match=sentence) as caught:
         DeepImageFeaturizer(**given).transform(frame)
-    spark.sparkContext.removeJobTag("checks")
+    assert spark.sparkContext.statusTracker().getJobIdsForGroup("checks") == []
+    spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
     assert isinstance(caught.value, BackboneError | ImageSourceError)
     assert "\n" not in str(caught.value)
 
@@ -282,6 +283,7 @@ print(json.dumps({"carried": carried, "light": features(asked["light"]), "worker
 """
 
 
+@pytest.mark.long
 def test_a_saved_pipeline_gives_the_same_in_a_fresh_process_elsewhere(
     glyphnet: Backbone, table: DataFrame, contents: list[bytes | None], tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def gabornet(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return resolve_backbone(BackboneSpec(name="GaborNet"), "float32", tmp_path_factory.mktemp("store"))
 
 
+@pytest.mark.long
 def test_a_logged_model_is_whole_and_scores_bytes_in_a_fresh_process(
     spark: SparkSession, gabornet: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

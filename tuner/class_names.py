@@ -31,9 +31,9 @@ class ClassNames(
     Parameters
     ----------
     predictionCol, probabilityCol
-        The classifier's columns.
+        The classifier's columns; default: MLlib's own names, `prediction` and `probability`.
     outputCol
-        The column for the name.
+        The column for the name; default: `predicted_label`.
     labels
         The class names; their positions are the label indices.
     """
@@ -44,12 +44,13 @@ class ClassNames(
     def __init__(
         self,
         *,
-        predictionCol: str = "prediction",
-        probabilityCol: str = "probability",
-        outputCol: str = "predicted_label",
+        predictionCol: str | None = None,
+        probabilityCol: str | None = None,
+        outputCol: str | None = None,
         labels: list[str] | None = None,
     ) -> None:
         super().__init__()
+        self._setDefault(outputCol="predicted_label")
         given: dict[str, Any] = self._input_kwargs  # type: ignore[attr-defined]  # set by keyword_only
         self._set(**{name: value for name, value in given.items() if value is not None})
 

@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType
 
@@ -275,15 +275,24 @@ def _hashed_frame(frame: DataFrame) -> DataFrame:
 def contents(images: ImageSet, index: pd.DataFrame, partitions: int) -> DataFrame:
     """The bytes of the images of `index`: `digest`, `content`, one row a digest, evenly spread.
 
-    Of a local folder only these files are read; the bytes of one that changed since it was indexed are not
-    what its digest stands for, and null if it vanished.
+    Of a local folder only these files are read; one that changed since it was indexed fails the job.
     """
     wanted = index.drop_duplicates("digest")[["path", "digest"]]
     wanted = wanted.assign(part=np.arange(len(wanted)) % partitions)  # Spark's own dealing is less even
     spark = images.frame.sparkSession
     listed = spark.createDataFrame(wanted, "path string, digest string, part int")
     if images.listing is not None:
-        return with_contents(listed.repartitionById(partitions, "part")).select("digest", "content")
+        read = with_contents(listed.repartitionById(partitions, "part"))
+        return read.select("digest", _unchanged().alias("content"))
     hashed = images.frame.select(F.sha2("content", 256).alias("digest"), "content")
     found = hashed.join(F.broadcast(listed.drop("path")), "digest").dropDuplicates(["digest"])
     return found.repartitionById(partitions, "part").drop("part")
+
+
+def _unchanged() -> Column:
+    """The column `content`, with an error where it is not what `digest` stands for."""
+    message = F.concat(
+        F.lit("The image "), "path", F.lit(" changed or vanished while it was in use: start again.")
+    )
+    same = F.sha2("content", 256) == F.col("digest")
+    return F.when(same, F.col("content")).otherwise(F.raise_error(message))

@@ -202,6 +202,7 @@ def add_slow_images(folder: Path, numbers: range) -> None:
         (folder / "odd" / f"{number:04d}.png").write_bytes(content + bytes([number]))
 
 
+@pytest.mark.long
 def test_fail_stops_the_job_at_the_first_bad_image(
     spark: SparkSession, cache: FeatureCache, glyphnet: Backbone, tmp_path: Path
 ) -> None:
@@ -340,6 +341,7 @@ def test_a_network_s_folder_that_cannot_be_written_is_a_sentence(
         extract(spark, cache, glyphnet, folder)
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_write_says_it_in_the_same_sentence(
     spark: SparkSession, cache: FeatureCache, glyphnet: Backbone, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_models_score_image_bytes_in_a_fresh_process(
     assert answer == "ANSWER ['A', 'o', 'ñandú <b>', None, None]"
 
 
+@pytest.mark.long
 def test_evaluate_scores_a_registered_model_on_a_folder(finished_search: FinishedSearch):
     arguments = ("evaluate", "--model", "models:/letters@champion", "--images", finished_search.images)
     done = tuner(finished_search.folder, *arguments)

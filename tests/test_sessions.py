@@ -105,7 +105,7 @@ def test_starving_master_and_port_in_use_are_refused_before_anything_runs():
     starved, port = answer.stdout.splitlines()
     assert "lower parallelism to 1" in starved
     assert "is in use" in port
-    assert "spark.connect_port" in port
+    assert "--connect-port" in port
 
 
 def test_missing_java_is_one_sentence(tmp_path: Path):

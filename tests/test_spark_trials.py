@@ -42,6 +42,7 @@ def test_trials_run_in_reused_workers_other_than_the_driver(driver: DriverSessio
     assert 1 <= len(pids) <= 3  # eight trials, two at once: not one process each
 
 
+@pytest.mark.long
 def test_deterministic_search_is_the_same_at_any_timing(driver: DriverSession):
     settings = search(deterministic=True, max_evals=26)  # TPE draws its first 20 at random
 
@@ -87,7 +88,7 @@ def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
 
 def test_no_gain_counts_only_finished_trials():
     def document(tid: int, state: int, **result) -> dict:
-        return {"tid": tid, "state": state, "refresh_time": tid, "result": result}
+        return {"tid": tid, "state": state, "result": result}
 
     documents = SimpleNamespace(
         trials=[

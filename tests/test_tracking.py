@@ -49,6 +49,16 @@ def test_experiment_is_made_and_found_again(store: Tracking):
     assert "timeout=60" in store.uri
 
 
+def test_opening_a_store_leaves_no_experiment_active(store: Tracking):
+    assert "MLFLOW_EXPERIMENT_ID" not in os.environ
+
+
+def test_deleted_experiment_is_one_sentence(store: Tracking):
+    MlflowClient(store.uri).delete_experiment(store.experiment_id)
+    with pytest.raises(TrackingError, match=r"was deleted: restore it"):
+        open_tracking("an experiment")
+
+
 def test_run_that_mlflow_run_started_is_the_parent(store: Tracking, monkeypatch: pytest.MonkeyPatch):
     client = MlflowClient(store.uri)
     outer = client.create_run(client.create_experiment("outer"), run_name="by mlflow run")

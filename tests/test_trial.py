@@ -13,10 +13,13 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
 
 from tuner.backbones import resolve_backbone
-from tuner.experiment import BackboneSpec
+from tuner.errors import SearchError
+from tuner.experiment import BackboneSpec, Experiment, Search
+from tuner.search import log_trials
 from tuner.search_space import NUMBER
 from tuner.sessions import DriverSession
-from tuner.tracking import Tracking
+from tuner.spark_trials import make_trials, run_trials
+from tuner.tracking import RunLog, Tracking
 from tuner.trial import Trial
 
 LABELS = ("a", "b", "c")
@@ -135,6 +138,17 @@ def test_failing_trial_is_a_failed_run_with_its_reason(
     text = Path(file).read_text(encoding="utf-8")
     assert reason in text
     assert "Traceback" in text
+
+
+def test_search_whose_trials_all_fail_says_why(driver: DriverSession, trial: Trial):
+    experiment = Experiment(
+        name="e", images="i", search=Search(backbone="gone", max_evals=3, parallelism=2)
+    )
+    trials = make_trials(driver.spark, experiment.search)
+    run_trials(trials, trial, experiment.search)
+    run = RunLog(trial.tracking.client(), trial.parent_id)
+    with pytest.raises(SearchError, match=r"^None of the 3 trials succeeded: .*no_such_view"):
+        log_trials(run, trials, experiment)
 
 
 def test_loss_of_a_metric_where_lower_is_better_is_the_metric(driver: DriverSession, trial: Trial):

@@ -114,8 +114,7 @@ def run_search(
                     console, trials, experiment.search.max_evals, experiment.search.metric
                 ):
                     run_trials(trials, trial, experiment.search)
-                close_trials_left_running(store, run.run_id)
-                frame = _log_trials(run, trials, experiment)
+                frame = log_trials(run, trials, experiment)
                 winner = finish_winner(
                     session,
                     experiment,
@@ -129,6 +128,7 @@ def run_search(
                     staging=staging,
                 )
             finally:
+                close_trials_left_running(store, run.run_id)
                 shutil.rmtree(staging, ignore_errors=True)
         return SearchResult(run.run_id, store.experiment_id, frame, winner, prepared.extracted)
 
@@ -181,7 +181,7 @@ def _scored(trials: SparkTrials) -> list[Mapping[str, Any]]:
     return [doc["result"] for doc in trials.trials if doc["result"].get("status") == STATUS_OK]
 
 
-def _log_trials(run: RunLog, trials: SparkTrials, experiment: Experiment) -> pd.DataFrame:
+def log_trials(run: RunLog, trials: SparkTrials, experiment: Experiment) -> pd.DataFrame:
     """Log what the trials show together; raise `SearchError` if none of them succeeded."""
     results = [doc["result"] for doc in trials.trials if "trial" in doc["result"]]
     if not _scored(trials):

@@ -145,7 +145,7 @@ def _launch(app_name: str, master: str, host: str, port: int) -> SparkSession:
         if "BindException" in str(error):
             raise SessionError(
                 f"Port {port} on {host} is in use, so Spark Connect cannot listen there: choose another "
-                "with spark.connect_port, or 0 for any free one."
+                "with --connect-port, or 0 for any free one."
             ) from None
         reason = str(error).strip().splitlines()[0]
         raise SessionError(f"Spark could not be started with master {master}: {reason}") from error
@@ -242,7 +242,7 @@ def connect_from_worker(endpoint: Endpoint) -> ConnectSession:
     channel.set("authorization", f"Bearer {endpoint.token}")
     session = ConnectSession.builder.channelBuilder(channel).create()
     # The default policy retries for over ten minutes in silence.
-    session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=4000)])
+    session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=4000)])
     try:
         _ = session.version
     except PySparkException as error:

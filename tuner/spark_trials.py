@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from hyperopt import STATUS_OK, SparkTrials, fmin
 from hyperopt.base import JOB_STATE_DONE
+from hyperopt.exceptions import AllTrialsFailed
 from pyspark.sql import SparkSession
 
 from tuner.experiment import Search
@@ -93,7 +94,7 @@ class NoGain:
         if self._patience is None:
             return False, []
         done = [doc for doc in list(trials.trials) if doc["state"] == JOB_STATE_DONE]
-        done.sort(key=lambda doc: (doc["refresh_time"], doc["tid"]))
+        done.sort(key=lambda doc: doc["tid"])  # not by when they ended: that is chance
         best, since = float("inf"), 0
         for doc in done:
             loss = doc["result"].get("loss")
@@ -126,19 +127,20 @@ def run_trials(trials: SparkTrials, objective: Objective, search: Search) -> Non
         for wanted in _totals(step, search.max_evals):
             if deadline is not None:
                 trials.timeout = max(deadline - time.monotonic(), 0.1)
-            fmin(
-                objective,
-                hyperopt_space(search),
-                algo=without_repeats(search),
-                max_evals=wanted,
-                trials=trials,
-                rstate=rstate,
-                max_queue_len=step if search.deterministic else 1,
-                early_stop_fn=None if search.deterministic else stop,
-                show_progressbar=False,
-                verbose=False,
-                return_argmin=False,
-            )
+            with contextlib.suppress(AllTrialsFailed):  # what they were is in `trials`
+                fmin(
+                    objective,
+                    hyperopt_space(search),
+                    algo=without_repeats(search),
+                    max_evals=wanted,
+                    trials=trials,
+                    rstate=rstate,
+                    max_queue_len=step if search.deterministic else 1,
+                    early_stop_fn=None if search.deterministic else stop,
+                    show_progressbar=False,
+                    verbose=False,
+                    return_argmin=False,
+                )
             ended = deadline is not None and time.monotonic() >= deadline
             if ended or len(trials) < wanted or stop(trials)[0]:
                 return

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
@@ -125,11 +125,15 @@ def open_tracking(experiment_name: str) -> Tracking:
             experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
             if run_id:
                 experiment_id = client.get_run(run_id).info.experiment_id
-            if experiment_id:
-                mlflow.set_experiment(experiment_id=experiment_id)
-            else:
+            if not experiment_id:
                 name = os.environ.get("MLFLOW_EXPERIMENT_NAME", experiment_name)
-                experiment_id = mlflow.set_experiment(name).experiment_id
+                found = client.get_experiment_by_name(name)
+                experiment_id = found.experiment_id if found else client.create_experiment(name)
+            if client.get_experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
+                raise TrackingError(
+                    f"The MLflow experiment {experiment_id} in {shown} was deleted: restore it (mlflow "
+                    "experiments restore), or give another with --experiment-name or the file's name."
+                )
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = without_credentials(str(error).strip().splitlines()[0])
         raise TrackingError(
@@ -214,7 +218,9 @@ def parent_run(tracking: Tracking, name: str, kind: str) -> Iterator[RunLog]:
     client = tracking.client()
     inside_mlflow_run = "MLFLOW_RUN_ID" in os.environ
     status = "FINISHED"
-    run = mlflow.start_run(run_name=None if inside_mlflow_run else name)
+    run = mlflow.start_run(
+        experiment_id=tracking.experiment_id, run_name=None if inside_mlflow_run else name
+    )
     log = RunLog(client, run.info.run_id)
     try:
         log.batch(tags={KIND: kind})
@@ -234,6 +240,8 @@ def parent_run(tracking: Tracking, name: str, kind: str) -> Iterator[RunLog]:
 def trial_run(tracking: Tracking, parent_id: str, number: int, name: str) -> Iterator[RunLog]:
     """Make a trial's child run, on the worker; an exception ends it as FAILED with `error.txt`."""
     client = tracking.client()
+    # MLflow puts a logged model into this process's experiment, whatever its run is.
+    os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
     tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
     run = client.create_run(tracking.experiment_id, run_name=f"{number:03d}-{name}", tags=tags)
     log = RunLog(client, run.info.run_id)

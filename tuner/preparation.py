@@ -22,9 +22,8 @@ from tuner.images import ImageSet, contents, index_images, read_images
 from tuner.network_table import find_network
 from tuner.progress import extraction_progress
 from tuner.sessions import DriverSession
-from tuner.splits import split_images
+from tuner.splits import TEST, split_images
 
-TEST = "test"
 _PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
 
 

@@ -21,7 +21,6 @@ from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
 from tuner.pages import figure_html, plotly_js
 from tuner.preparation import (
-    TEST,
     PreparedImages,
     check_names,
     data_digest,
@@ -33,6 +32,7 @@ from tuner.preparation import (
 from tuner.progress import search_progress
 from tuner.sessions import driver_session
 from tuner.spark_trials import make_trials, run_trials
+from tuner.splits import TEST, TRAIN, VALIDATION
 from tuner.tracking import RunLog, close_trials_left_running, open_tracking, parent_run
 from tuner.trial import Trial
 from tuner.winner import Winner, choose, finish_winner
@@ -153,14 +153,14 @@ def _log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> 
             **{f"tuner.{name}_version": version(name) for name in ("pyspark", "tensorflow", "keras")},
         },
     )
-    for part in ("train", "validation", TEST):
+    for part in (TRAIN, VALIDATION, TEST):
         _log_input(experiment, prepared, part)
     for file in weights_files(prepared):
         run.file(file, tracking.BACKBONES_FOLDER)
 
 
 def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> None:
-    in_part = prepared.index["part"].str.replace(r"fold-\d+", "train", regex=True) == part
+    in_part = prepared.index["part"].str.replace(r"fold-\d+", TRAIN, regex=True) == part
     rows = prepared.index[in_part][["path", "label", "digest", "part"]]
     if rows.empty:  # folds take the place of one validation part
         return
@@ -174,7 +174,7 @@ def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> N
             name=f"{experiment.name}-{part}",
             digest=data_digest(rows),
         )
-    mlflow.log_input(dataset, context={"train": "training"}.get(part, part))
+    mlflow.log_input(dataset, context={TRAIN: "training"}.get(part, part))
 
 
 def _scored(trials: SparkTrials) -> list[Mapping[str, Any]]:

@@ -26,6 +26,7 @@ from tuner.pages import light_figure_html
 from tuner.pipelines import LABEL_INDEX, PROBABILITY, assemble, fit_classifier
 from tuner.search_space import NUMBER, TrialParams
 from tuner.sessions import Endpoint, connect_from_worker
+from tuner.splits import TRAIN, VALIDATION
 from tuner.tracking import RunLog, Tracking, trial_run
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Trial:
             evaluation, scored, fits, model = self._cross_validate(table, params)
         else:
             part = F.col(PART)
-            fit = _fit(table.where(part == "train"), table.where(part == "validation"), params)
+            fit = _fit(table.where(part == TRAIN), table.where(part == VALIDATION), params)
             scored, fits, model = fit.scored, [fit], fit.model
             evaluation = evaluate(scored.label_index, scored.probability, self.labels)
         metrics = self._checked(evaluation.metrics) | {

@@ -14,10 +14,11 @@ from tuner.feature_cache import FeatureCache
 from tuner.flavor import log_model
 from tuner.pages import figure_html
 from tuner.pipelines import assemble, fit_classifier
-from tuner.preparation import TEST, PreparedImages, feature_table
+from tuner.preparation import PreparedImages, feature_table
 from tuner.registry import RegisteredVersion, register_winner
 from tuner.search_space import TrialParams
 from tuner.sessions import DriverSession
+from tuner.splits import TEST
 from tuner.tracking import RunLog, Tracking
 from tuner.trial import log_evaluation, score
 

@@ -36,10 +36,16 @@ EXPERIMENT_FILE = "experiment.yaml"
 LABELS_FILE = "labels.json"
 SPACE_FILE = "search_space.json"
 QUARANTINE_FILE = "quarantine.csv"
+CONFLICTS_FILE = "label_conflicts.csv"
+SPLIT_FILE = "split.parquet"  # path, label, digest and part of every image used
 LEADERBOARD_FILE = "leaderboard.json"
 BACKBONES_FOLDER = "backbones"
 CHARTS_FILE = "charts/search.html"
 TEST_CHARTS_FILE = "charts/test.html"
+MODEL_CARD_FILE = "model_card.md"
+COMPARISON_FILE = "comparison/report.md"
+COMPARISON_DATA_FILE = "comparison/comparison.json"
+DISAGREEMENTS_FILE = "comparison/disagreements.json"
 PLOTLY_FILE = "charts/plotly.mjs"  # servers send .js as plain text, which browsers do not run
 
 # Artifacts of a trial, and of the winner on the test part.

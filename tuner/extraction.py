@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
@@ -14,13 +13,8 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.utils import is_remote
 
 from tuner.backbones import Backbone, load_network
-from tuner.decoding import load_input, preprocess, resize, struct_to_image
-from tuner.errors import ImageError
-from tuner.sessions import machine_cores
-
-BATCH_SIZE = 32
-
-Read = Callable[[Any], np.ndarray]
+from tuner.inference import Read, featurize
+from tuner.machine import machine_cores
 
 
 def _is_local(spark: SparkSession) -> bool:
@@ -45,44 +39,6 @@ def shipped_file(backbone: Backbone) -> Path:
     """The network's file on a worker: the driver's own where it is visible, else what was shipped."""
     file = Path(backbone.file)
     return file if file.exists() else Path(SparkFiles.get(file.name))
-
-
-def featurize(
-    images: Iterable[Any], read: Read, network: Callable[[np.ndarray], np.ndarray], batch_size: int
-) -> Iterator[tuple[np.ndarray | None, str | None]]:
-    """Give (features, None), or (None, reason) where an image cannot be read, for each image in order.
-
-    Runs on a worker, and wherever a network is loaded. Features are float32 of shape (width,).
-    """
-    reasons: list[str | None] = []
-    arrays: list[np.ndarray] = []
-
-    def flush() -> Iterator[tuple[np.ndarray | None, str | None]]:
-        features = iter(network(np.stack(arrays))) if arrays else iter(())
-        yield from ((None, reason) if reason else (next(features), None) for reason in reasons)
-        reasons.clear()
-        arrays.clear()
-
-    for image in images:
-        try:
-            arrays.append(read(image))
-            reasons.append(None)
-        except ImageError as error:
-            reasons.append(str(error))
-        if len(arrays) == batch_size:
-            yield from flush()
-    yield from flush()
-
-
-def content_reader(backbone: Backbone) -> Read:
-    """Bytes of a file → float32 of shape (height, width, 3), ready for the network."""
-    return lambda content: load_input(content, backbone.input_size, backbone.preprocessing)
-
-
-def struct_reader(backbone: Backbone) -> Read:
-    """A row of Spark's image struct → the same."""
-    size, mode = backbone.input_size, backbone.preprocessing
-    return lambda struct: preprocess(resize(struct_to_image(struct), size), mode)
 
 
 def featurize_udf(

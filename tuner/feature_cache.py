@@ -29,8 +29,9 @@ from pyspark.sql import functions as F
 
 from tuner.backbones import Backbone, load_network
 from tuner.errors import CacheError, ImageSourceError
-from tuner.extraction import BATCH_SIZE, content_reader, featurize, ship_network, shipped_file
+from tuner.extraction import ship_network, shipped_file
 from tuner.images import ImageSet, contents
+from tuner.inference import BATCH_SIZE, content_reader, featurize
 
 _SCHEMA = pa.schema([("digest", pa.string()), ("features", pa.list_(pa.float32())), ("error", pa.string())])
 _COLUMNS = "digest string, features array<float>, error string"  # the same for Spark

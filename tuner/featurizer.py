@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
@@ -31,16 +30,10 @@ from pyspark.sql.utils import is_remote
 from tuner.backbones import Backbone, resolve_backbone
 from tuner.errors import BackboneError, ImageSourceError
 from tuner.experiment import BackboneSpec, Precision, Preprocessing
-from tuner.extraction import (
-    BATCH_SIZE,
-    content_reader,
-    featurize_udf,
-    ship_network,
-    struct_reader,
-    worker_threads,
-)
+from tuner.extraction import featurize_udf, ship_network, worker_threads
+from tuner.inference import BATCH_SIZE, content_reader, struct_reader
+from tuner.network_store import STORE, locate_network
 
-STORE = Path(".tuner") / "backbones"
 _FOLDER = "backbone"  # inside a saved featurizer: its network, when it carries it
 _IMAGE_FIELDS = frozenset({"height", "width", "nChannels", "data"})  # of Spark's image struct
 _CHOICES = {
@@ -228,26 +221,16 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
         return Backbone(
             name=self._value(self.modelName),
             digest=digest,
-            file=str(self._stored_file(digest)),
+            file=str(
+                locate_network(
+                    self._value(self.modelName), digest, self._carried, self._value(self.modelUri)
+                )
+            ),
             input_size=cast("tuple[int, int]", tuple(self._value(self.inputSize))),
             preprocessing=self._value(self.preprocessing),
             width=self._value(self.width),
             precision=self._value(self.precision),
         )
-
-    def _stored_file(self, digest: str) -> Path:
-        if self._carried is not None and self._carried.exists():
-            return self._carried
-        stored = next(STORE.glob(f"{digest}.*"), None)
-        if stored is not None:
-            return stored
-        name, uri = self._value(self.modelName), self._value(self.modelUri)
-        if uri is None:
-            raise BackboneError(
-                f"The network {name} (digest {digest[:12]}) is neither in the saved model nor in {STORE}: "
-                "save the model with embedWeights=True."
-            )
-        return _download(name, uri)
 
     @property
     def nullCount(self) -> int:
@@ -325,19 +308,3 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
     def read(cls) -> MLReader[DeepImageFeaturizer]:
         """A reader of what `write` wrote."""
         return _FeaturizerReader()
-
-
-def _download(name: str, uri: str) -> Path:
-    """Fetch a network's file from MLflow into the store; written aside, for others may look for it."""
-    import mlflow
-
-    STORE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=STORE) as aside:
-        try:
-            file = Path(mlflow.artifacts.download_artifacts(uri, dst_path=aside))
-        except Exception as error:  # each kind of store has its own
-            reason = str(error).strip().partition("\n")[0]
-            raise BackboneError(
-                f"The network {name} cannot be fetched from {uri}: {reason} (check MLFLOW_TRACKING_URI)."
-            ) from error
-        return file.replace(STORE / file.name)

@@ -1,4 +1,4 @@
-"""The model folder that MLflow keeps: a pipeline as the standard `spark` flavor, with what it needs.
+"""The model folder that MLflow keeps; two faces: `spark`, the pipeline, and `python_function`, no JVM.
 
 `mlflow.spark.log_model` copies through the driver's JVM gateway, which a worker's Connect session does
 not have, and infers requirements in a subprocess, at 10 to 20 seconds a model. So it is written here.
@@ -12,44 +12,66 @@ import platform
 import shutil
 import sys
 import uuid
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import mlflow
 from mlflow import pyfunc
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.models.signature import ModelSignature
-from mlflow.types.schema import ColSpec, Schema
-from pyspark.ml import PipelineModel
+from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from ruamel.yaml import YAML
 
-from tuner.pipelines import CONTENT, PREDICTED_LABEL, PREDICTION
+from tuner import scorer
+from tuner.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
+from tuner.errors import ModelError
+from tuner.scorer import LinearHead, Scorer, write_scorer
 
-_DATA = "sparkml"
+if TYPE_CHECKING:
+    from pyspark.ml import PipelineModel
+
+FLAVOR = "tuner"
+# What serving imports; the `spark` face needs pyspark beside them.
 _REQUIREMENTS = (
     "mlflow",
-    "pyspark",
     "tensorflow",
     "keras",
     "numpy",
     "pandas",
     "pillow",
-    "pyarrow",
     "pydantic",
     "filelock",
     "ruamel.yaml",
 )
 
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("binary", CONTENT)]),
-    outputs=Schema([ColSpec("double", PREDICTION), ColSpec("string", PREDICTED_LABEL)]),
+    inputs=Schema([ColSpec(DataType.binary, CONTENT)]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, PREDICTION, required=False),
+            ColSpec(Array(DataType.double), PROBABILITY, required=False),
+            ColSpec(DataType.string, ERROR, required=False),
+        ]
+    ),
+    params=ParamSchema([ParamSpec(TOP_K, DataType.long, 0)]),
 )
 
 
 def requirements() -> list[str]:
-    """What the model was made with and is loaded with, pinned; tuner itself is installed beside them."""
-    return [f"{name}=={version(name)}" for name in _REQUIREMENTS]
+    """What the model is served with, pinned.
+
+    tuner itself is among them if it was installed from a URL, which then names its version; where it came
+    from a local folder, it is to be installed beside them.
+    """
+    pinned = [f"{name}=={version(name)}" for name in _REQUIREMENTS]
+    origin = json.loads(distribution("tuner").read_text("direct_url.json") or "{}")
+    url, source = origin.get("url", "file:"), origin.get("vcs_info")
+    if url.startswith("file:"):
+        return pinned
+    return [*pinned, f"tuner @ {source['vcs']}+{url}@{source['commit_id']}" if source else f"tuner @ {url}"]
 
 
 def _write_environment(path: Path) -> dict[str, str]:
@@ -105,23 +127,28 @@ def save_model(
     staged = staging / uuid.uuid4().hex
     try:
         pipeline.write().overwrite().save(staged.absolute().as_uri())
-        shutil.move(staged, folder / _DATA)
+        shutil.move(staged, folder / scorer.PIPELINE_FOLDER)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+    stages: list[Any] = pipeline.stages
+    featurizer, classifier, names = stages
+    head = LinearHead(classifier.coefficientMatrix.toArray(), classifier.interceptVector.toArray())
+    uri = featurizer.getOrDefault("modelUri") if featurizer.isDefined("modelUri") else None
+    write_scorer(folder / scorer.FOLDER, featurizer.backbone(), head, names.getLabels(), uri)
     environment = _write_environment(folder)
     mlflow_model.signature = SIGNATURE
     mlflow_model.saved_input_example_info = _write_example(folder, example)
     mlflow_model.add_flavor(
         "spark",
         pyspark_version=version("pyspark"),
-        model_data=_DATA,
+        model_data=scorer.PIPELINE_FOLDER,
         code=None,
         model_class="pyspark.ml.pipeline.PipelineModel",
     )
+    mlflow_model.add_flavor(FLAVOR, tuner_version=version("tuner"), data=scorer.FOLDER)
     pyfunc.add_to_model(
         mlflow_model,
-        loader_module="mlflow.spark",
-        data=_DATA,
+        loader_module="tuner.scorer",
         conda_env=environment["conda"],
         python_env=environment["virtualenv"],
     )
@@ -142,4 +169,61 @@ def log_model(
         example=example,
         validate_serving_input=False,  # it would load TensorFlow for each trial
         **options,
+    )
+
+
+def check_model(model_uri: str) -> None:
+    """Refuse a model that a search did not log.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or another tool made it.
+    """
+    try:
+        flavors = mlflow.models.get_model_info(model_uri).flavors
+    except (MlflowException, OSError) as error:
+        raise _not_loaded(model_uri, error) from error
+    if FLAVOR not in flavors:
+        raise ModelError(
+            f"The model {model_uri} was not made by a search of tuner: its flavors are "
+            f"{', '.join(flavors)}."
+        )
+
+
+def load_model(model_uri: str) -> Scorer:
+    """Load a model without Spark, to score image files in this process.
+
+    Parameters
+    ----------
+    model_uri
+        `models:/<name>@<alias>`, `models:/<name>/<version>`, `runs:/<run id>/model` or a folder.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or another tool made it.
+    """
+    return Scorer.load(_fetch(model_uri))
+
+
+def load_example(model_uri: str) -> bytes:
+    """The image file that a model was logged with, as an example of its input; errors as `load_model`."""
+    folder = _fetch(model_uri)
+    return bytes(Model.load(folder).load_input_example(str(folder))[CONTENT][0])
+
+
+def _fetch(model_uri: str) -> Path:
+    check_model(model_uri)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(model_uri))
+    except (MlflowException, OSError) as error:
+        raise _not_loaded(model_uri, error) from error
+
+
+def _not_loaded(model_uri: str, error: Exception) -> ModelError:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return ModelError(
+        f"The model {model_uri} cannot be loaded: {reason} (give models:/<name>@<alias>, "
+        "models:/<name>/<version> or runs:/<run id>/model)."
     )

@@ -102,10 +102,7 @@ def open_network(file: Path, input_size: tuple[int, int], precision: Precision) 
     check_precision(file, precision)
     if file.suffix != ".keras":
         return _feature_function(_open_saved_model(file), file, input_size)
-    network = _open_keras(file, input_size)
-    if precision == "bfloat16":
-        _compute_in_bfloat16(network)
-    return _feature_function(network, file, input_size)
+    return _feature_function(open_keras(file, input_size, precision), file, input_size)
 
 
 def check_precision(file: Path, precision: Precision) -> None:
@@ -117,7 +114,8 @@ def check_precision(file: Path, precision: Precision) -> None:
         )
 
 
-def _open_keras(file: Path, input_size: tuple[int, int]) -> Any:
+def open_keras(file: Path, input_size: tuple[int, int], precision: Precision) -> Any:
+    """Open a ``.keras`` file as a `keras.Model`, in safe mode; parameters and errors as `open_network`."""
     keras = import_keras()
     try:
         network = keras.saving.load_model(file, compile=False, safe_mode=True)
@@ -131,6 +129,8 @@ def _open_keras(file: Path, input_size: tuple[int, int]) -> Any:
         reason = first_sentence(str(error).rpartition("Exception encountered: ")[2])
         raise BackboneError(f"The network {file} cannot be loaded as a Keras file: {reason}.") from error
     _check_input(network, file, input_size)
+    if precision == "bfloat16":
+        _compute_in_bfloat16(network)
     return network
 
 

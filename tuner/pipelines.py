@@ -10,19 +10,12 @@ from pyspark.ml.classification import LogisticRegression, LogisticRegressionMode
 
 from tuner.backbones import Backbone
 from tuner.class_names import ClassNames
+from tuner.columns import CONTENT, FEATURES, LABEL_INDEX, PREDICTED_LABEL, PREDICTION, PROBABILITY
 from tuner.featurizer import DeepImageFeaturizer
 from tuner.search_space import TrialParams
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-# Columns, from image to answer.
-CONTENT = "content"
-FEATURES = "features"
-LABEL_INDEX = "label_index"
-PREDICTION = "prediction"
-PROBABILITY = "probability"
-PREDICTED_LABEL = "predicted_label"
 
 
 def fit_classifier(table: DataFrame, params: TrialParams) -> LogisticRegressionModel:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import SparkSession
 
 from tuner.errors import SessionError, TrialError
+from tuner.machine import machine_cores, memory_mib
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
@@ -54,11 +55,6 @@ class DriverSession:
     endpoint: Endpoint
     cores: int
     slots: int
-
-
-def machine_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _local_slots(master: str) -> int | None:
@@ -131,8 +127,7 @@ def _configuration(master: str, host: str, port: int) -> dict[str, str]:
 
 def _driver_memory_mib() -> int:
     """A quarter of the machine's memory, from 1 to 8 GiB: in local mode the driver holds the features."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return min(max(total // 4, 1024), 8192)
+    return min(max(memory_mib() // 4, 1024), 8192)
 
 
 def _launch(app_name: str, master: str, host: str, port: int) -> SparkSession:

@@ -18,12 +18,13 @@ from pyspark.sql import functions as F
 
 from tuner import charts, tracking
 from tuner.backbones import Backbone
+from tuner.columns import LABEL_INDEX, PART, PATH, PROBABILITY
 from tuner.errors import TrialError
 from tuner.evaluation import Evaluation, evaluate, predictions_table, summarize_folds
 from tuner.experiment import LOWER_IS_BETTER
 from tuner.flavor import log_model
 from tuner.pages import light_figure_html
-from tuner.pipelines import LABEL_INDEX, PROBABILITY, assemble, fit_classifier
+from tuner.pipelines import assemble, fit_classifier
 from tuner.search_space import NUMBER, TrialParams
 from tuner.sessions import Endpoint, connect_from_worker
 from tuner.splits import TRAIN, VALIDATION
@@ -31,8 +32,6 @@ from tuner.tracking import RunLog, Tracking, trial_run
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-PATH, PART = "path", "part"
 
 
 @dataclass(frozen=True)

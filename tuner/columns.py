@@ -1,0 +1,17 @@
+"""The columns of tables and of a model's answers, from image to class name."""
+
+# Of images.
+PATH = "path"
+CONTENT = "content"
+LABEL_INDEX = "label_index"
+PART = "part"
+
+# Of a pipeline: MLlib's own names, and the class name at its end.
+FEATURES = "features"
+PREDICTION = "prediction"
+PROBABILITY = "probability"
+PREDICTED_LABEL = "predicted_label"
+
+# Of the answer without Spark, beside `prediction` (there the class name) and `probability`.
+ERROR = "error"
+TOP_K = "top_k"

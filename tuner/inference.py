@@ -1,0 +1,56 @@
+"""Images → features within one process, in batches, with a reason for each image left out; no Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from tuner.backbones import Backbone
+from tuner.decoding import load_input, preprocess, resize, struct_to_image
+from tuner.errors import ImageError
+
+BATCH_SIZE = 32
+
+Read = Callable[[Any], np.ndarray]
+Outcome = tuple[np.ndarray | None, str | None]  # what an image gave, or the reason why it gave nothing
+
+
+def content_reader(backbone: Backbone) -> Read:
+    """Bytes of a file → float32 of shape (height, width, 3), ready for the network."""
+    return lambda content: load_input(content, backbone.input_size, backbone.preprocessing)
+
+
+def struct_reader(backbone: Backbone) -> Read:
+    """A row of Spark's image struct → the same."""
+    size, mode = backbone.input_size, backbone.preprocessing
+    return lambda struct: preprocess(resize(struct_to_image(struct), size), mode)
+
+
+def featurize(
+    images: Iterable[Any],
+    read: Read,
+    network: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+    apply: Callable[[Callable[[Any], Outcome], Iterable[Any]], Iterable[Outcome]] = map,
+) -> Iterator[Outcome]:
+    """Give (features, None), or (None, reason) where an image cannot be read, for each image in order.
+
+    Features are float32 of shape (width,). `apply` reads a batch's images: `map`, or that of a pool of
+    threads, for Pillow decodes outside Python's lock.
+    """
+
+    def outcome(image: Any) -> Outcome:
+        try:
+            return read(image), None
+        except ImageError as error:
+            return None, str(error)
+
+    remaining = iter(images)
+    while batch := list(islice(remaining, batch_size)):
+        outcomes = list(apply(outcome, batch))
+        arrays = [array for array, _ in outcomes if array is not None]
+        features = iter(network(np.stack(arrays))) if arrays else iter(())
+        yield from ((None, reason) if reason else (next(features), None) for _, reason in outcomes)

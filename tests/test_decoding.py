@@ -178,6 +178,20 @@ def test_a_bomb_is_refused_before_memory_is_used() -> None:
     assert int(done.stdout) < 50_000  # KiB
 
 
+def test_the_largest_image_takes_less_than_six_bytes_of_memory_a_pixel() -> None:
+    """A network's input needs no array of the whole: 20 KB of file are 177 million pixels here."""
+    code = (
+        "import sys, resource; from tuner.decoding import load_input\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert load_input(sys.stdin.buffer.read(), (8, 9), 'none').shape == (8, 9, 3)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    side = 13_300
+    content = file(Image.new("1", (side, side)), "PNG")
+    done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=True)
+    assert int(done.stdout) * 1024 < 6 * side**2
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_16_bits_are_scaled_not_clipped(kind: str, order: str) -> None:

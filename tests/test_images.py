@@ -138,6 +138,25 @@ def test_what_cannot_be_read_has_its_reason_and_no_digest(spark: SparkSession, t
     assert list(index[index["error"].isna()]["error"]) == [None, None]
 
 
+def test_folders_deeper_than_python_recurses_are_read(spark: SparkSession, tree: Tree):
+    root = tree("a/1.png", "b/1.png")
+    here = Path.cwd()
+    try:
+        os.chdir(root / "a")
+        for _ in range(1200):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("deep.png").write_bytes(b"deep")
+    finally:
+        os.chdir(here)
+    try:
+        index = index_images(read_images(spark, str(root)))
+        assert sorted(index["digest"]) == sorted(map(sha256, (b"a/1.png", b"b/1.png", b"deep")))
+        assert list(index["error"]) == [None] * 3
+    finally:  # pytest's own removal recurses
+        subprocess.run(["rm", "-r", root / "a"], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_without_permission_is_named(spark: SparkSession, tree: Tree):
     root = tree("a/1.png", "b/1.png")
@@ -181,12 +200,22 @@ def test_a_relative_folder_and_a_uri_are_the_same_images(
         ([], "nowhere", "There is no folder .*nowhere"),
         ([], "", "There is no class folder in .*give a folder with one folder"),
         ([], "long" * 100, "cannot be read: File name too long"),
+        ([], "a\0b", "There is no folder"),
         (["loose.png"], "", "There is no class folder in"),
         (["a/1.png"], "", "There is only the class a in .*at least two"),
         (["a/1.png"], "a/1.png", r"a/1\.png is a file: give a folder"),
         (["a/1.png", "b/.DS_Store"], "", "The class folder .*/b has no images"),
     ],
-    ids=["missing", "empty", "a long name", "no folder", "one class", "a file", "an empty class"],
+    ids=[
+        "missing",
+        "empty",
+        "a long name",
+        "a null byte",
+        "no folder",
+        "one class",
+        "a file",
+        "an empty class",
+    ],
 )
 def test_a_folder_that_is_no_source_is_refused(spark: SparkSession, tree: Tree, names, source, sentence):
     root = tree(*names)
@@ -248,6 +277,12 @@ def test_a_remote_folder_has_the_classes_of_its_first_level(spark: SparkSession,
     assert {bytes(row.content) for row in contents(images, index, 2).collect()} == {
         file.encode() for file in names[:3]
     }
+
+
+@pytest.mark.parametrize("source", ["s3a://[bucket/images", "//[images"])
+def test_a_uri_that_is_none_is_one_sentence(spark: SparkSession, source: str):
+    with pytest.raises(ImageSourceError, match=r"\[.* are no path and no URI: Invalid IPv6 URL"):
+        read_images(spark, source)
 
 
 @pytest.mark.parametrize(
@@ -318,10 +353,20 @@ def test_a_folder_of_parquet_files_with_paths_numbers_and_nulls(spark: SparkSess
             "label of .* is double.*text or whole numbers",
         ),
         ({"content": BINARY, "label": pa.array(["a", None, "b"])}, "label of .* has nulls"),
+        ({"content": BINARY, "label": pa.array(["a", "", "b"])}, "label of .* has empty text"),
         ({"content": BINARY, "label": pa.array(["a", "a", "a"])}, "There is only the class a in"),
         ({"content": BINARY[:0], "label": pa.array([], pa.string())}, "There is no image in"),
     ],
-    ids=["no label", "no content", "text content", "real label", "null label", "one class", "no rows"],
+    ids=[
+        "no label",
+        "no content",
+        "text content",
+        "real label",
+        "null label",
+        "empty label",
+        "one class",
+        "no rows",
+    ],
 )
 def test_a_parquet_with_other_columns_is_refused(spark: SparkSession, tmp_path: Path, rows, sentence):
     with pytest.raises(ImageSourceError, match=sentence):

@@ -1,7 +1,12 @@
+import io
 from fractions import Fraction
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from conftest import glyph
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tuner.errors import BackboneError, ImageSourceError
@@ -13,6 +18,7 @@ from tuner.preparation import (
     data_digest,
     feature_table,
     first_image,
+    mark_conflicts,
     prepare_images,
     publish_tables,
 )
@@ -99,3 +105,98 @@ def test_unknown_networks_are_refused_with_the_nearest_names(letters: Path):
     search = experiment.search.model_copy(update={"backbone": Search(backbone="ResNet5O").backbone})
     with pytest.raises(BackboneError, match="ResNet50"):
         check_names(experiment.model_copy(update={"search": search}))
+
+
+# Images that stand in two classes ------------------------------------------------------------------
+
+rows_of_index = st.lists(
+    st.tuples(
+        st.integers(0, 12).map(str),
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 3),
+        st.sampled_from([None, None, None, "truncated"]),
+    ),
+    max_size=40,
+).map(lambda rows: pd.DataFrame(rows, columns=["digest", "label", "bytes", "error"]))
+
+
+@given(rows_of_index)
+def test_what_is_left_has_one_class_and_only_images_of_several_are_taken_out(index: pd.DataFrame):
+    before = index.copy()
+    marked = mark_conflicts(index)
+    pd.testing.assert_frame_equal(index, before)
+    pd.testing.assert_frame_equal(marked.drop(columns="error"), index.drop(columns="error"))
+    usable = index[index["error"].isna() & (index["bytes"] > 0)]
+    for row, was, now in zip(index.itertuples(), index["error"], marked["error"], strict=True):
+        others = set(usable.loc[usable["digest"] == row.digest, "label"]) - {row.label}
+        if row.Index in usable.index and others:
+            assert now == f"label conflict: also in {', '.join(sorted(others))}"
+        else:
+            assert now is was or (pd.isna(now) and pd.isna(was))
+
+
+def classes_of(root: Path, **letters: str) -> Experiment:
+    """An experiment on folders of eight letters each; no two letters are the same file."""
+    for seed, (label, text) in enumerate(letters.items()):
+        (root / label).mkdir(parents=True)
+        for number in range(8):
+            glyph(text, 100 * seed + number).save(root / label / f"{number}.png")
+    return Experiment(name="small", images=str(root), search=Search(backbone="GaborNet"))
+
+
+def test_an_image_of_two_classes_is_in_the_quarantine_of_both(
+    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+):
+    root = tmp_path / "images"
+    experiment = classes_of(root, cat="c", dog="d")
+    copy = (root / "cat" / "3.png").read_bytes()
+    for place in ("cat/again.png", "dog/copy.png"):
+        (root / place).write_bytes(copy)
+    console = Console(file=io.StringIO(), width=200)
+    found = prepare_images(driver, experiment, cache, console)
+    listed = {str(Path(row.path).relative_to(root)): row.reason for row in found.quarantine.itertuples()}
+    assert listed == {
+        "cat/3.png": "label conflict: also in dog",
+        "cat/again.png": "label conflict: also in dog",
+        "dog/copy.png": "label conflict: also in cat",
+    }
+    assert found.index.groupby("label").size().to_dict() == {"cat": 7, "dog": 8}
+    assert found.index.groupby("digest")["label"].nunique().max() == 1
+    assert "3 of them are in conflict over their label" in console.file.getvalue()
+    strict = experiment.model_copy(update={"on_bad_image": "fail"})
+    with pytest.raises(ImageSourceError, match=r"3\.png cannot be used \(label conflict: also in dog\)"):
+        prepare_images(driver, strict, FeatureCache(tmp_path / "cold"), Console(quiet=True))
+    assert not (tmp_path / "cold" / "features").exists()  # said before any image was decoded
+
+
+def test_a_class_that_is_a_link_to_another_is_refused(
+    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+):
+    experiment = classes_of(tmp_path, a="a", b="b")
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    sentence = (
+        r"None of the 8 image\(s\) of the class b can be used \(.*/b/0\.png: label conflict: also in c\)"
+    )
+    with pytest.raises(ImageSourceError, match=sentence):
+        prepare_images(driver, experiment, cache, Console(quiet=True))
+
+
+def test_a_class_without_a_usable_image_is_refused_and_not_forgotten(
+    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+):
+    experiment = classes_of(tmp_path, a="a", b="b", c="c")
+    for number in range(8):
+        (tmp_path / "b" / f"{number}.png").write_text(f"no image {number}")
+    with pytest.raises(ImageSourceError, match=r"None of the 8 image\(s\) of the class b .*not an image"):
+        prepare_images(driver, experiment, cache, Console(quiet=True))
+
+
+def test_thousands_of_bad_files_are_refused_as_fast_as_one(
+    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+):
+    """The same bytes, or none: matched with one another by digest they would be 10^8 rows."""
+    experiment = classes_of(tmp_path, a="a", b="b").model_copy(update={"on_bad_image": "fail"})
+    for number in range(10_000):
+        (tmp_path / "b" / f"dangling {number}.png").symlink_to("nowhere")
+    with pytest.raises(ImageSourceError, match=r"dangling 0\.png cannot be used \(cannot be read: No such"):
+        prepare_images(driver, experiment, cache, Console(quiet=True))

@@ -41,6 +41,11 @@ def decode_image(content: bytes | None, max_pixels: int = MAX_PIXELS) -> np.ndar
     ImageError
         The content is null or empty, no image, truncated, or larger than `max_pixels`.
     """
+    return np.asarray(_open_rgb(content, max_pixels))
+
+
+def _open_rgb(content: bytes | None, max_pixels: int) -> Image.Image:
+    """Decode to an upright RGB image; the errors are those of `decode_image`."""
     if not content:
         raise ImageError("empty file")
     try:
@@ -49,7 +54,7 @@ def decode_image(content: bytes | None, max_pixels: int = MAX_PIXELS) -> np.ndar
             if width * height > max_pixels:
                 raise ImageError(f"too large: {width} x {height} pixels")
             image.load()
-            return np.asarray(_to_rgb(_upright(image)))
+            return _to_rgb(_upright(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -72,7 +77,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
@@ -96,10 +101,11 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Takes and gives uint8 of shape (height, width, 3).
     """
-    height, width = size
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return image if image.shape[:2] == tuple(size) else _resized(Image.fromarray(image), size)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def preprocess(pixels: np.ndarray, mode: Preprocessing) -> np.ndarray:
@@ -137,7 +143,8 @@ def preprocess(pixels: np.ndarray, mode: Preprocessing) -> np.ndarray:
 
 def load_input(content: bytes | None, size: tuple[int, int], mode: Preprocessing) -> np.ndarray:
     """Bytes of an image file → float32 of shape (height, width, 3), ready for a network."""
-    return preprocess(resize(decode_image(content), size), mode)
+    # Resized before it becomes an array: of a gigantic image there is one copy less, and it is faster.
+    return preprocess(_resized(_open_rgb(content, MAX_PIXELS), size), mode)
 
 
 def struct_to_image(struct: Mapping[str, Any]) -> np.ndarray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+import reprlib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,10 +32,46 @@ Precision = Literal["float32", "bfloat16"]
 Metric = Literal["accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"]
 
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logLoss"})
+CHALLENGER = "challenger"  # the alias of a version that has not won its place
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _shown(value: object) -> str:
+    """A value for a sentence: short, for aliases let a few lines of YAML stand for millions of items."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    short.maxlist = short.maxdict = short.maxtuple = short.maxset = 3
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
+
+
+def _checked_name(value: str) -> str:
+    """Refuse what is no name of a run and a model: MLflow makes parts of addresses and paths of them."""
+    if not value.strip(". ") or re.search(r"[/:\\\x00-\x1f\x7f]", value):
+        raise ValueError(
+            f"the name is {_shown(value)}, and runs and models are named after it: leave out / : \\ and "
+            "line breaks, and give more than dots"
+        )
+    return value
+
+
+def _checked_path(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{_shown(value)} has a null byte, which no path has")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+PathOf = Annotated[Path, BeforeValidator(_checked_path)]
+
+
+def _written(value: float) -> str:
+    """A number with as many digits as it takes to read it back."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 class ParamSpace(_Model):
@@ -54,10 +93,14 @@ class ParamSpace(_Model):
             return self.low, self.high
         return min(self.values), max(self.values)
 
+    def __contains__(self, value: float) -> bool:
+        low, high = self.bounds
+        return value in self.values if self.values else low <= value <= high
+
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return ",".join(f"{value:g}" for value in self.values)
-        return f"{self.low:g}:{self.high:g}:{'log' if self.log else 'linear'}"
+            return ",".join(map(_written, self.values))
+        return f"{_written(self.low)}:{_written(self.high)}:{'log' if self.log else 'linear'}"
 
 
 _SYNTAX = "a value (0.1), a list (0.1,0.3) or a range (0:1, 1e-4:1:log)"
@@ -66,10 +109,10 @@ _SYNTAX = "a value (0.1), a list (0.1,0.3) or a range (0:1, 1e-4:1:log)"
 def _number(text: object) -> float:
     try:
         value = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError(f"{text!r} is not a number: give {_SYNTAX}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{_shown(text)} is not a number: give {_SYNTAX}") from None
     if isinstance(text, bool) or not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a finite number: give {_SYNTAX}")
+        raise ValueError(f"{_shown(text)} is not a finite number: give {_SYNTAX}")
     return value
 
 
@@ -185,6 +228,15 @@ class Split(_Model):
         return 0 if self.validation == "holdout" else int(self.validation.partition(":")[2])
 
 
+class Point(_Model):
+    """Parameters to try before the algorithm proposes its own."""
+
+    backbone: str
+    regParam: float
+    elasticNetParam: float
+    maxIter: int
+
+
 class Search(_Model):
     """The space, and how it is searched."""
 
@@ -193,9 +245,11 @@ class Search(_Model):
     elasticNetParam: Space = ParamSpace(low=0.0, high=1.0)
     maxIter: Space = ParamSpace(low=5, high=30)
     algorithm: Literal["tpe", "random", "anneal"] = "tpe"
+    points: tuple[Point, ...] = ()
     max_evals: int = Field(default=16, ge=1)
     parallelism: int = Field(default=2, ge=1, le=128)
     timeout: float | None = Field(default=None, gt=0)
+    trial_timeout: float | None = Field(default=None, gt=0)
     early_stop: int | None = Field(default=None, ge=1)
     seed: int = Field(default=42, ge=0, lt=2**32)
     deterministic: bool = False
@@ -224,26 +278,67 @@ class Search(_Model):
             raise ValueError(f"maxIter is {self.maxIter}, and must be made of whole numbers")
         return self
 
+    @model_validator(mode="after")
+    def _points_lie_in_the_space(self) -> Search:
+        names = [spec.name for spec in self.backbone]
+        for place, point in enumerate(self.points, start=1):
+            if point.backbone not in names:
+                raise ValueError(
+                    f"point {place} has the backbone {point.backbone}, which is not in search.backbone: "
+                    f"{', '.join(names)}"
+                )
+            for name in ("regParam", "elasticNetParam", "maxIter"):
+                space: ParamSpace = getattr(self, name)
+                if getattr(point, name) not in space:
+                    raise ValueError(
+                        f"point {place} has {name} {getattr(point, name):g}, which is not in {space}: "
+                        "widen the space or leave the point out"
+                    )
+        return self
+
 
 class Registry(_Model):
     """Where the winner goes: the model's name (default: the experiment's), stage and alias."""
 
-    name: str | None = None
+    name: Name | None = None
     stage: Literal["None", "Staging", "Production", "Archived"] = "Staging"
     alias: str = Field(default="champion", pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+
+    @field_validator("alias")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        name = value.lower()
+        if name in (CHALLENGER, "latest") or (name[0] == "v" and name[1:].isdecimal()):
+            raise ValueError(
+                f"the alias {value} has a meaning of its own: choose another, such as champion"
+            )
+        return value
+
+
+class Gate(_Model):
+    """What a challenger must show on the champion's test images to take its place.
+
+    It must be better in `metric` (None: `search.metric`), by `min_gain` at least; and no class's recall
+    may fall by more than `max_regression_per_class` (None: it may fall by any amount).
+    """
+
+    metric: Metric | None = None
+    min_gain: float = Field(default=0.0, ge=0)
+    max_regression_per_class: float | None = Field(default=None, ge=0, le=1)
 
 
 class Experiment(_Model):
     """Everything that decides a search."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/:\\]+$")
+    name: Name
     images: str = Field(min_length=1)
     on_bad_image: Literal["quarantine", "fail"] = "quarantine"
     precision: Precision = "float32"
-    cache: Path = Path(".tuner")
+    cache: PathOf = Path(".tuner")
     split: Split = Split()
     search: Search
     registry: Registry = Registry()
+    gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _standard_error_needs_folds(self) -> Experiment:
@@ -257,6 +352,11 @@ class Experiment(_Model):
     def model_name(self) -> str:
         """The registered model's name."""
         return self.registry.name or self.name
+
+    @property
+    def gate_metric(self) -> Metric:
+        """What champion and challenger are compared by."""
+        return self.gate.metric or self.search.metric
 
     def to_yaml_dict(self) -> dict[str, Any]:
         """The experiment as plain data; `Experiment(**data)` gives it back."""
@@ -279,6 +379,7 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
             "max_evals",
             "parallelism",
             "timeout",
+            "trial_timeout",
             "early_stop",
             "seed",
             "algorithm",
@@ -306,9 +407,12 @@ def _keep_described(names: str, listed: object) -> list[Any]:
     described = {
         item["name"]: item
         for item in (listed if isinstance(listed, list) else [])
-        if isinstance(item, dict) and "name" in item
+        if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
     return [described.get(name.strip(), name.strip()) for name in names.split(",")]
+
+
+_PROBLEMS = 5  # as many are told at once
 
 
 def _sentence(error: ValidationError, where: str) -> str:
@@ -324,8 +428,9 @@ def _sentence(error: ValidationError, where: str) -> str:
                 text = str(detail["ctx"]["error"])
                 problems.append(f"{place}: {text}" if place else text)
             case _:
-                problems.append(f"{place} is {detail['input']!r}: {detail['msg'].lower()}")
-    return f"{where}: {'; '.join(problems)}."
+                problems.append(f"{place} is {_shown(detail['input'])}: {detail['msg'].lower()}")
+    more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
+    return f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}."
 
 
 def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = None) -> Experiment:
@@ -343,24 +448,33 @@ def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = Non
     ExperimentError
         The file is missing, is not YAML, or says something that cannot work; one sentence.
     """
+    return experiment_of(read_yaml(path), str(path), overrides)
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain data of a YAML 1.2 file; errors as `read_experiment`."""
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExperimentError(f"There is no experiment file {path}: check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ExperimentError(f"The experiment file {path} cannot be read: {error}.") from error
-    except YAMLError as error:
+    except (YAMLError, RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         reason = " ".join(str(error).split())
         raise ExperimentError(f"The experiment file {path} is not valid YAML: {reason}.") from error
+
+
+def experiment_of(data: Any, where: str, overrides: Mapping[str, str | None] | None = None) -> Experiment:
+    """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
     if not isinstance(data, dict):
-        raise ExperimentError(f"The experiment file {path} must hold keys and values, such as name:.")
-    for group in ("split", "search", "registry"):
+        raise ExperimentError(f"{where} must hold keys and values, such as name:.")
+    for group in ("split", "search", "registry", "gate"):
         if data.get(group) is None:
             data.pop(group, None)
         elif not isinstance(data[group], dict):
-            raise ExperimentError(f"{path}: {group} must hold keys and values.")
+            raise ExperimentError(f"{where}: {group} must hold keys and values.")
     _override(data, overrides or {})
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
-        raise ExperimentError(_sentence(error, str(path))) from None
+        raise ExperimentError(_sentence(error, where)) from None

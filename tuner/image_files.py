@@ -11,10 +11,12 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
-from pyspark.sql.types import BinaryType, StructType
+
+if TYPE_CHECKING:  # files are read without Spark, too
+    from pyspark.sql import DataFrame
 
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
 
@@ -23,18 +25,21 @@ _BATCH_BYTES, _BATCH_ROWS = 8 * 2**20, 256  # what a worker holds of its files a
 
 
 def files_below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Every file below a folder, by name; a folder that a link leads back to is not entered again."""
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+    """Every file below a folder, however deep; a folder that a link leads back to is not entered again."""
+    folders = [folder]  # a list, not a recursion: Python's own ends after a thousand folders
+    while folders:
+        current = folders.pop()
+        status = current.stat()
+        if (status.st_dev, status.st_ino) in seen:
             continue
-        if entry.is_dir():
-            yield from files_below(entry, seen)
-        else:
-            yield entry
+        seen.add((status.st_dev, status.st_ino))
+        for entry in sorted(current.iterdir()):
+            if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+                continue
+            if entry.is_dir():
+                folders.append(entry)
+            else:
+                yield entry
 
 
 def path_text(path: Path | str) -> str:
@@ -42,7 +47,7 @@ def path_text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _read_file(path: str) -> tuple[bytes | None, str | None]:
+def read_file(path: str) -> tuple[bytes | None, str | None]:
     """The content of a file and None, or None and why it cannot be read."""
     try:
         status = Path(path).stat()
@@ -60,7 +65,7 @@ def hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         digests, sizes, errors = [], [], []
         for path in batch.column("path").to_pylist():
-            content, error = _read_file(path)
+            content, error = read_file(path)
             digests.append("" if content is None else hashlib.sha256(content).hexdigest())
             sizes.append(len(content or b""))
             errors.append(error)
@@ -73,13 +78,14 @@ def hash_files(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def with_contents(listing: DataFrame) -> DataFrame:
     """Add the contents of the files of a listing, read on the workers; null where one cannot be read."""
+    from pyspark.sql.types import BinaryType, StructType
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             held: list[bytes | None] = []
             size = 0
             for row, path in enumerate(batch.column("path").to_pylist(), start=1):
-                held.append(_read_file(path)[0])
+                held.append(read_file(path)[0])
                 size += len(held[-1] or b"")
                 if size >= _BATCH_BYTES or len(held) == _BATCH_ROWS or row == batch.num_rows:
                     rows = batch.slice(row - len(held), len(held))

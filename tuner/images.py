@@ -27,6 +27,7 @@ from tuner.errors import ImageSourceError
 from tuner.image_files import IGNORED, files_below, hash_files, path_text, with_contents
 
 _ORIGIN = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?/*"  # scheme and host of a Hadoop path
+_CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]+\] .+")
 _T = TypeVar("_T")
 _ONE_FOLDER_EACH = "give a folder with one folder of images for each class"
 
@@ -78,7 +79,10 @@ def read_images(spark: SparkSession, source: str) -> ImageSet:
 
 def _local_path(source: str) -> Path | None:
     """The path of a local source; None for one that only Spark can read (`hdfs:`, `s3a:`)."""
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:  # a bracket that no host has
+        raise ImageSourceError(f"The images {source} are no path and no URI: {error}.") from error
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return Path(source) if len(parts.scheme) < 2 or "://" not in source else None
@@ -106,8 +110,9 @@ def _load(source: str, read: Callable[[], _T]) -> _T:
     try:
         return read()
     except (PySparkException, Py4JJavaError) as error:
+        condition = _CONDITION.search(str(error))  # Spark's own words, wherever in a chain of causes
         text = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
-        reason = text.strip().splitlines()[0]
+        reason = condition[0] if condition else text.strip().splitlines()[0]
         raise ImageSourceError(f"The images {source} cannot be read: {reason}") from error
 
 
@@ -208,6 +213,8 @@ def _read_columns(frame: DataFrame, source: str) -> ImageSet:
     labels = [row["label"] for row in _load(source, named.select("label").distinct().collect)]
     if None in labels:
         raise ImageSourceError(f"The column label of {source} has nulls: every image needs its class.")
+    if "" in labels:
+        raise ImageSourceError(f"The column label of {source} has empty text: every image needs its class.")
     by_content = F.concat(F.lit("sha256:"), F.substring(F.sha2(F.col("content"), 256), 1, 16))
     named = named.withColumn("path", F.coalesce("path", by_content, F.lit("null")))
     checked = _checked_labels(labels, source, "image", "add images of another class")
@@ -247,8 +254,10 @@ def index_images(images: ImageSet) -> pd.DataFrame:
     One row an image, sorted by path: `path`, `label`, `label_index` (int), `digest` (sha256, hex),
     `bytes` (int) and `error`: None, or why the file could not be read.
     """
-    hashed = _hashed_listing(images) if images.listing is not None else _hashed_frame(images.frame)
-    index: pd.DataFrame = hashed.toPandas()
+    if images.listing is not None:
+        index: pd.DataFrame = _hashed_listing(images).toPandas()
+    else:
+        index = _load("listed", lambda: _hashed_frame(images.frame).toArrow().to_pandas())
     index["error"] = index["error"].astype(object).where(index["error"].notna(), None)
     positions = {label: position for position, label in enumerate(images.labels)}
     index.insert(2, "label_index", index["label"].map(positions))

@@ -25,6 +25,7 @@ from tuner.sessions import DriverSession
 from tuner.splits import TEST, split_images
 
 _PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
+_CONFLICT = "label conflict"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def prepare_images(
 ) -> PreparedImages:
     """Read, index, extract, quarantine and split the images of an experiment.
 
+    Out of the search, and in the quarantine, are images that cannot be read or decoded, and those whose
+    copies stand in several classes.
+
     Raises
     ------
     ImageSourceError, BackboneError, CacheError
@@ -127,28 +131,21 @@ def prepare_images(
     }
     index = index_images(images)
     for note in images.notes:
-        console.print(note)
-    readable = index[index["error"].isna()]
-    _split(readable, experiment)  # too few images is said before the first one is decoded
+        console.print(note, markup=False)
     fail = experiment.on_bad_image == "fail"
-    if fail:
-        refuse_bad_images(index.drop(columns="error"), index[["digest", "error"]])
+    # What is wrong is said before the first image is decoded, as far as it shows.
+    _split(_usable(mark_conflicts(index), images, fail), experiment)
     extracted = 0
     for backbone in backbones.values():
         extracted += extract_features(
-            session, cache, backbone, images, readable, console, fail_on_bad_image=fail
+            session, cache, backbone, images, index[index["error"].isna()], console, fail_on_bad_image=fail
         )
-    outcome = _outcome(index, cache, backbones)
-    if fail:
-        refuse_bad_images(index.drop(columns="error"), outcome[["digest", "error"]])
-    good = outcome[outcome["error"].isna()].drop(columns="error")
+    outcome = mark_conflicts(_outcome(index, cache, backbones))
+    good = _usable(outcome, images, fail)
     quarantine = outcome[outcome["error"].notna()][["path", "label", "error"]].rename(
         columns={"error": "reason"}
     )
-    if len(quarantine):
-        console.print(f"{len(quarantine)} of {len(outcome)} images cannot be used: see quarantine.csv")
-    if good.empty:
-        raise ImageSourceError(f"None of the {len(outcome)} images of {experiment.images} can be used.")
+    _report(quarantine, len(outcome), console)
     return PreparedImages(
         images=images,
         index=good.assign(part=_split(good, experiment)).reset_index(drop=True),
@@ -167,6 +164,54 @@ def _outcome(index: pd.DataFrame, cache: FeatureCache, backbones: Mapping[str, B
         reasons |= dict(zip(bad["digest"], bad["error"], strict=True))
     decoded = index["digest"].map(reasons)
     return index.assign(error=index["error"].where(index["error"].notna(), decoded))
+
+
+def mark_conflicts(outcome: pd.DataFrame) -> pd.DataFrame:
+    """Give usable images that stand in several classes their reason: nobody can tell which class is right.
+
+    Takes and gives an index (`label`, `digest`, `bytes`, `error`); an empty file is no image of any class.
+    """
+    usable = outcome[outcome["error"].isna() & (outcome["bytes"] > 0)]
+    pairs = usable[["digest", "label"]].drop_duplicates()
+    shared = pairs[pairs.duplicated("digest", keep=False)]
+    classes = shared.groupby("digest")["label"].agg(set).to_dict()
+    rows = usable[usable["digest"].isin(classes)]
+    error = outcome["error"].astype(object)
+    error.loc[rows.index] = [
+        f"{_CONFLICT}: also in {', '.join(sorted(classes[digest] - {label}))}"
+        for digest, label in zip(rows["digest"], rows["label"], strict=True)
+    ]
+    return outcome.assign(error=error)
+
+
+def _usable(outcome: pd.DataFrame, images: ImageSet, fail: bool) -> pd.DataFrame:
+    """The rows without an error; every class must have some and, with `fail`, no row may be left out."""
+    bad = outcome[outcome["error"].notna()]
+    if fail:
+        first = bad.head(1)  # by path, as the index is sorted
+        refuse_bad_images(first.drop(columns="error"), first)
+    good = outcome.drop(bad.index)
+    for label in images.labels:
+        if label not in set(good["label"]):
+            rows = bad[bad["label"] == label]
+            path, reason = rows.iloc[0][["path", "error"]]
+            raise ImageSourceError(
+                f"None of the {len(rows)} image(s) of the class {label} can be used (the first, {path}: "
+                f"{reason}): add images or remove the class."
+            )
+    return good.drop(columns="error")
+
+
+def _report(quarantine: pd.DataFrame, total: int, console: Console) -> None:
+    if len(quarantine):
+        console.print(f"{len(quarantine)} of {total} images cannot be used: see quarantine.csv")
+    conflicts = int(quarantine["reason"].str.startswith(f"{_CONFLICT}: ").sum())
+    if conflicts:
+        console.print(
+            f"{conflicts} of them are in conflict over their label: copies of one image stand in several "
+            "classes, so all of them are left out",
+            soft_wrap=True,
+        )
 
 
 def feature_table(

@@ -65,10 +65,10 @@ def test_unknown_option_is_refused(folder, monkeypatch, capsys):
     ],
 )
 def test_images_that_cannot_work_are_one_sentence(folder: Path, letters: Path, images: str, expected: str):
-    picture = next((letters / "o").glob("*.png")).read_bytes()
-    for label in {"one": ["a"], "few": ["a", "b"], "nowhere": []}[images]:
+    pictures = (letters / "o").glob("*.png")
+    for label, picture in zip({"one": ["a"], "few": ["a", "b"], "nowhere": []}[images], pictures, strict=False):
         (folder / images / label).mkdir(parents=True)
-        (folder / images / label / "x.png").write_bytes(picture)
+        (folder / images / label / "x.png").write_bytes(picture.read_bytes())
     done = tuner(folder, "search", "--experiment", "e.yaml", "--images", images)
     assert done.returncode == 2
     assert expected in done.stderr

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuner.errors import ExperimentError
-from tuner.experiment import Experiment, Search, read_experiment
+from tuner.experiment import Experiment, Search
+from tuner.experiment_file import read_experiment
 
 MINIMAL = """
 name: football
@@ -161,3 +162,25 @@ def test_files_that_cannot_work_are_one_sentence(tmp_path: Path, text: str, expe
 def test_missing_file_is_one_sentence(tmp_path: Path):
     with pytest.raises(ExperimentError, match="There is no experiment file"):
         read_experiment(tmp_path / "none.yaml")
+
+
+def test_the_gate_compares_by_what_the_search_ranks_by_unless_it_says_otherwise(tmp_path: Path):
+    ranked = read(tmp_path, MINIMAL + "  metric: logLoss\n")
+    assert ranked.gate_metric == "logLoss"
+    assert (ranked.gate.min_gain, ranked.gate.max_regression_per_class) == (0, None)
+    assert read(tmp_path, MINIMAL + "gate: {metric: f1, min_gain: 1e-3}\n").gate_metric == "f1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gate: {metric: auc}", "gate.metric is 'auc'"),
+        ("gate: {min_gain: -1}", "gate.min_gain is -1"),
+        ("gate: {max_regression_per_class: 2}", "gate.max_regression_per_class is 2"),
+        ("gate: strict", "gate must hold keys and values"),
+        ("registry: {alias: challenger}", "the alias challenger has a meaning of its own"),
+        ("registry: {alias: v2}", "the alias v2 has a meaning of its own"),
+    ],
+)
+def test_gates_and_aliases_that_cannot_work_are_refused(tmp_path: Path, text: str, expected: str):
+    assert expected in refusal(tmp_path, MINIMAL + text + "\n")

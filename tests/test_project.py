@@ -19,7 +19,8 @@ from packaging.version import Version
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from tuner.experiment import OVERRIDES, BackboneSpec, Experiment, read_experiment
+from tuner.experiment import BackboneSpec, Experiment
+from tuner.experiment_file import OVERRIDES, read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,8 +71,7 @@ def test_an_entry_point_types_and_passes_every_parameter(name: str) -> None:
 
 def test_the_search_takes_the_experiment_and_every_override() -> None:
     parameters = ENTRY_POINTS["main"]["parameters"]
-    assert set(parameters) == {"experiment", *OVERRIDES}
-    assert (ROOT / parameters["experiment"]["default"]).is_file()
+    assert set(parameters) == {"experiment", "resume", *OVERRIDES}
     assert set(ENTRY_POINTS["features"]["parameters"]) < set(parameters)
 
 
@@ -111,7 +111,6 @@ def test_mlflow_hands_values_over_as_they_were_given(tmp_path: Path) -> None:
     assert given[0] == "search"
     assert options.pop("--images") == images
     assert options.pop("--regParam") == "1e-4:1:log"
-    assert options.pop("--experiment") == "experiments/digits.yaml"
     assert set(options.values()) == {""}
 
 

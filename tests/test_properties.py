@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 
 from tuner.backbones import Backbone
 from tuner.errors import ExperimentError
-from tuner.experiment import OVERRIDES, Experiment, Search, read_experiment
+from tuner.experiment import Experiment, Search
+from tuner.experiment_file import OVERRIDES, read_experiment
 
 # The search space --------------------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ def test_parent_run_tells_the_whole_search(finished_search: FinishedSearch):
         "labels.json",
         "search_space.json",
         "quarantine.csv",
+        "split.parquet",
+        "model_card.md",
         "leaderboard.json",
         "charts/search.html",
         "charts/test.html",
@@ -125,7 +127,8 @@ def test_winner_is_the_best_trial_and_is_registered(finished_search: FinishedSea
     assert str(champion.version) == "1"
     assert champion.current_stage == "Staging"
     assert champion.run_id == parent.info.run_id
-    assert "accuracy" in champion.description
+    assert champion.description == read(finished_search, parent.info.run_id, "model_card.md")
+    assert champion.description.startswith("# letters, version 1")
     assert champion.tags["tuner.search_run_id"] == parent.info.run_id
 
 
@@ -251,13 +254,26 @@ def test_cross_validation_with_the_one_standard_error_rule(finished_search: Fini
     assert search.parent().data.tags["tuner.best_trial"] == str(int(simplest.info.run_name[:3]))
 
 
-@pytest.mark.long  # and the last: it moves the alias
-def test_second_search_extracts_nothing_and_its_winner_takes_the_place(finished_search: FinishedSearch):
-    arguments = ("search", "--experiment", "letters.yaml", "--max_evals", 1)
-    done = tuner(finished_search.folder, *arguments)
+@pytest.mark.long  # and the last: it adds a version
+def test_second_search_extracts_nothing_and_its_winner_challenges_the_first(
+    finished_search: FinishedSearch,
+):
+    text = (finished_search.folder / "letters.yaml").read_text(encoding="utf-8")
+    (finished_search.folder / "strict.yaml").write_text(text + "gate: {min_gain: 1}\n", encoding="utf-8")
+    done = tuner(finished_search.folder, "search", "--experiment", "strict.yaml", "--max_evals", 1)
     assert done.returncode == 0, done.stderr
     assert "features of 62 images are cached" in done.stdout
     assert "(0 images extracted)" in done.stdout
+    assert "letters version 2, challenger, stage None: models:/letters@challenger" in done.stdout
+    assert "Version 2 stays challenger: " in done.stdout
     client = finished_search.client()
-    assert str(client.get_model_version_by_alias("letters", "champion").version) == "2"
-    assert client.get_model_version("letters", "1").current_stage == "Archived"
+    assert client.get_registered_model("letters").aliases == {"champion": "1", "challenger": "2"}
+    assert client.get_model_version("letters", "1").current_stage == "Staging"
+    run_id = client.get_model_version("letters", "2").run_id
+    assert {
+        "comparison/report.md",
+        "comparison/comparison.json",
+        "comparison/disagreements.json",
+    } <= artifacts(finished_search, run_id)
+    comparison = json.loads(read(finished_search, run_id, "comparison/comparison.json"))
+    assert (comparison["images"], comparison["passed"]) == (15, False)

@@ -3,14 +3,22 @@ import math
 import numpy as np
 import pytest
 from hyperopt import STATUS_OK, Trials, fmin
+from hyperopt.base import JOB_STATE_DONE, Domain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.experiment import Search
-from tuner.search_space import NUMBER, TrialParams, hyperopt_space, point_of, without_repeats
+from tuner.search_space import (
+    NUMBER,
+    TrialParams,
+    document_of,
+    hyperopt_space,
+    point_of,
+    without_repeats,
+)
 
 
-def propose(search: Search, evaluations: int, seed: int = 0) -> tuple[list[dict], Trials]:
+def propose(search: Search, evaluations: int) -> tuple[list[dict], Trials]:
     """Run hyperopt itself on the space; the loss is arbitrary and depends on every parameter."""
     points: list[dict] = []
 
@@ -25,7 +33,7 @@ def propose(search: Search, evaluations: int, seed: int = 0) -> tuple[list[dict]
         algo=without_repeats(search),
         max_evals=evaluations,
         trials=trials,
-        rstate=np.random.default_rng(seed),
+        rstate=np.random.default_rng(0),
         show_progressbar=False,
         verbose=False,
         return_argmin=False,
@@ -84,6 +92,51 @@ def test_no_set_is_proposed_twice_and_an_exhausted_space_ends_the_search(algorit
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "anneal"])
 def test_same_seed_gives_the_same_points(algorithm):
-    search = Search(backbone="VGG16,VGG19", algorithm=algorithm)
-    assert propose(search, 25, seed=3)[0] == propose(search, 25, seed=3)[0]
-    assert propose(search, 25, seed=3)[0] != propose(search, 25, seed=4)[0]
+    first, same, other = (
+        propose(Search(backbone="VGG16,VGG19", algorithm=algorithm, seed=seed), 25)[0] for seed in (3, 3, 4)
+    )
+    assert first == same
+    assert first != other
+
+
+@pytest.mark.parametrize("space", ["1e-3:1:log", "0.05,0.1", "0.05"])
+def test_a_document_gives_back_the_parameters_that_it_was_made_of(space):
+    search = Search(backbone="VGG16,VGG19", regParam=space, maxIter="5,15")
+    params = TrialParams("VGG19", 0.05, 0.25, 15)
+    document = document_of(7, 3, params, search)
+    assert document["tid"] == 7
+    assert point_of(document, search)[NUMBER] == 3
+    assert TrialParams.from_point(point_of(document, search)) == params
+
+
+def test_points_come_first_and_once():
+    point = {"backbone": "VGG19", "regParam": 0.05, "elasticNetParam": 0.3, "maxIter": 15}
+    search = Search(backbone="VGG16,VGG19", points=[point, point | {"maxIter": 5}, point])
+    points, _ = propose(search, 6)
+    assert [TrialParams.from_point(point).maxIter for point in points[:2]] == [15, 5]
+    assert len({TrialParams.from_point(point) for point in points}) == 6
+
+
+def test_numbers_close_the_gaps_that_lost_trials_left():
+    search = Search(backbone="VGG16,VGG19")
+    trials = Trials()
+    finished = [document_of(0, 1, TrialParams("VGG16", 0.1, 0, 5), search)]
+    finished.append(document_of(1, 3, TrialParams("VGG16", 0.2, 0, 5), search))
+    for document in finished:
+        document |= {"state": JOB_STATE_DONE, "result": {"status": STATUS_OK, "loss": 1.0}}
+    trials.insert_trial_docs(finished)
+    trials.refresh()
+    domain = Domain(lambda _: 0.0, hyperopt_space(search))
+    proposed = without_repeats(search)([2, 3], domain, trials, 0)
+    assert [point_of(document, search)[NUMBER] for document in proposed] == [2, 4]
+
+
+def test_a_resumed_search_proposes_what_it_would_have_proposed():
+    search = Search(backbone="VGG16,VGG19", algorithm="random")
+    points, trials = propose(search, 9)
+    resumed = Trials()
+    resumed.insert_trial_docs(trials.trials[:4])
+    resumed.refresh()
+    domain = Domain(lambda _: 0.0, hyperopt_space(search))
+    (next_one,) = without_repeats(search)([4], domain, resumed, 0)
+    assert TrialParams.from_point(point_of(next_one, search)) == TrialParams.from_point(points[4])

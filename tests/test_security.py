@@ -16,7 +16,8 @@ from tuner.backbones import resolve_backbone
 from tuner.decoding import decode_image
 from tuner.errors import BackboneError, ExperimentError, ImageError
 from tuner.evaluation import evaluate
-from tuner.experiment import BackboneSpec, read_experiment
+from tuner.experiment import BackboneSpec
+from tuner.experiment_file import read_experiment
 from tuner.network_files import pack_saved_model
 
 TUNER = Path(__file__).resolve().parents[1] / "tuner"

@@ -82,7 +82,7 @@ def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
         time.sleep(0.5)
         return {"loss": 1.0, "status": STATUS_OK}
 
-    trials = run(driver, search(timeout=3, max_evals=300, deterministic=deterministic), slow)
+    trials = run(driver, search(timeout=6, max_evals=300, deterministic=deterministic), slow)
     assert 1 <= len(trials.trials) < 300
 
 

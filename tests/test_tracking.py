@@ -5,19 +5,13 @@ import threading
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from tuner.errors import TrackingError
-from tuner.tracking import (
-    Tracking,
-    close_trials_left_running,
-    open_tracking,
-    parent_run,
-    trial_run,
-    trial_runs,
-    without_credentials,
-)
+from tuner.runs import close_trials_left_running, parent_run, trial_run, trial_runs
+from tuner.tracking import Tracking, open_tracking, read_artifact, without_credentials
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +82,33 @@ def test_parent_ends_as_its_body_does(store: Tracking, error: BaseException | No
         assert artifact(store, run.run_id, "error.txt") == "why\n"
 
 
+def test_a_table_comes_back_as_it_was_written(store: Tracking, tmp_path: Path):
+    table = pd.DataFrame({"path": ["ñ.png", "b"], "n": [1, 2]})
+    with parent_run(store, "a search", "search") as run:
+        run.parquet(table, "tables/split.parquet")
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(read_artifact(store, run.run_id, "tables/split.parquet", tmp_path)), table
+    )
+    with pytest.raises(TrackingError, match=r"has no other\.parquet that can be read"):
+        read_artifact(store, run.run_id, "other.parquet", tmp_path)
+
+
+def test_what_the_store_refuses_in_a_run_is_one_sentence(store: Tracking):
+    with (
+        pytest.raises(TrackingError, match=r"refuses, or stopped answering: .*metric") as caught,
+        parent_run(store, "a search", "search") as run,
+    ):
+        run.batch(metrics={"not: a; name": 1})
+    assert "\n" not in str(caught.value)
+    assert MlflowClient(store.uri).get_run(run.run_id).info.status == "FAILED"
+
+
 def test_trials_are_children_by_number_and_those_left_running_are_closed(store: Tracking):
     client = MlflowClient(store.uri)
     parent = client.create_run(store.experiment_id).info.run_id
-    with trial_run(store, parent, 3, "resnet50") as run:
+    with trial_run(store, parent, 3, {"backbone": "ResNet50"}) as run:
         run.batch(params={"a": 1}, metrics={"m": 0.5}, histories={"h": [3, 2, 1]}, tags={"t": "x"})
-    with pytest.raises(ValueError), trial_run(store, parent, 4, "vgg16") as failed:
+    with pytest.raises(ValueError), trial_run(store, parent, 4, {"backbone": "VGG16"}) as failed:
         raise ValueError("no good")
     left = client.create_run(
         store.experiment_id, tags={"mlflow.parentRunId": parent, "tuner.kind": "trial"}
@@ -103,7 +118,7 @@ def test_trials_are_children_by_number_and_those_left_running_are_closed(store: 
     assert [item.info.status for item in runs.values()] == ["FINISHED", "FAILED", "KILLED"]
     assert left in runs
     assert runs[run.run_id].info.run_name == "003-resnet50"
-    assert runs[run.run_id].data.params == {"a": "1"}
+    assert runs[run.run_id].data.params == {"backbone": "ResNet50", "a": "1"}
     assert [point.value for point in client.get_metric_history(run.run_id, "h")] == [3, 2, 1]
     assert artifact(store, failed.run_id, "error.txt").startswith("no good\n")
 
@@ -114,7 +129,7 @@ def test_many_writers_share_one_sqlite_file(store: Tracking):
 
     def write(number: int) -> None:
         try:
-            with trial_run(store, parent, number, "net") as run:
+            with trial_run(store, parent, number, {"backbone": "net"}) as run:
                 for step in range(10):
                     run.batch(metrics={f"m{step}": step})
         except BaseException as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.errors import InvalidInput, SearchError, TunerError
-    from tuner.experiment import Experiment, read_experiment
+    from tuner.experiment import Experiment
+    from tuner.experiment_file import read_experiment
     from tuner.featurizer import DeepImageFeaturizer
     from tuner.filling import fill_cache
     from tuner.search import SearchResult, run_search
@@ -24,7 +25,7 @@ _MODULES = {
     "TunerError": "tuner.errors",
     "evaluate_model": "tuner.batch_evaluation",
     "fill_cache": "tuner.filling",
-    "read_experiment": "tuner.experiment",
+    "read_experiment": "tuner.experiment_file",
     "run_search": "tuner.search",
 }
 

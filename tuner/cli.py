@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tuner import cli_models
+from tuner.cli_registry import app as registry_app
 from tuner.errors import InvalidInput, TunerError
-from tuner.experiment import read_experiment
+from tuner.experiment_file import experiment_of, read_experiment
+from tuner.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from tuner.search import SearchResult
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(registry_app)
+app.add_typer(cli_models.app)
 console = Console(highlight=False)
 
+_DEFAULT = "experiments/digits.yaml"
 _FILE = typer.Option("--experiment", help="The experiment file (YAML).")
 _MASTER = typer.Option("--master", help="A Spark master URL; empty: this machine.")
 
@@ -40,7 +46,11 @@ Cache = Annotated[str, _option("cache", "The folder of the feature cache")]
 
 @app.command()
 def search(
-    experiment: Annotated[Path, _FILE] = Path("experiments/digits.yaml"),
+    experiment: Annotated[
+        str,
+        typer.Option(help="The experiment file (YAML); empty: digits, or the search's own with --resume."),
+    ] = "",
+    resume: Annotated[str, typer.Option(help="Go on with a search: its run's id, or last.")] = "",
     images: Images = "",
     backbone: Backbones = "",
     regParam: Annotated[str, _option("regParam", "0.1, a list 0.1,0.3 or a range 1e-4:1:log")] = "",
@@ -55,6 +65,7 @@ def search(
     select: Annotated[str, _option("select", "best or one-standard-error")] = "",
     deterministic: Annotated[str, _option("deterministic", "true: the same trials at any timing")] = "",
     timeout: Annotated[str, _option("timeout", "Seconds for the trials")] = "",
+    trial_timeout: Annotated[str, _option("trial_timeout", "Seconds for one trial")] = "",
     early_stop: Annotated[str, _option("early_stop", "Stop after so many trials without gain")] = "",
     precision: Precision = "",
     cache: Cache = "",
@@ -62,7 +73,7 @@ def search(
     connect_port: Annotated[int, typer.Option(help="The Spark Connect port; 0: a free one.")] = 0,
 ) -> None:
     """Search for the best model, log every trial to MLflow and register the winner."""
-    overrides = {
+    overrides: dict[str, str | None] = {
         "images": images,
         "backbone": backbone,
         "regParam": regParam,
@@ -77,14 +88,47 @@ def search(
         "select": select,
         "deterministic": deterministic,
         "timeout": timeout,
+        "trial_timeout": trial_timeout,
         "early_stop": early_stop,
         "precision": precision,
         "cache": cache,
     }
-    read = read_experiment(experiment, overrides)
+    if resume:
+        _resume(resume, experiment, overrides, master, connect_port)
+        return
+    read = read_experiment(Path(experiment or _DEFAULT), overrides)
     from tuner.search import run_search  # after the file is known to be good: Spark and MLflow take seconds
 
     _show(run_search(read, master=master or None, connect_port=connect_port, console=console))
+
+
+def _resume(
+    which: str, experiment: str, overrides: dict[str, str | None], master: str, connect_port: int
+) -> None:
+    """Go on with a search, by its own experiment unless a file is given."""
+    given = read_experiment(Path(experiment), overrides) if experiment else None
+    from tuner.resume import find_search
+    from tuner.search import run_search
+    from tuner.tracking import open_tracking
+
+    earlier = find_search(which, open_tracking(given.name).experiment_id if given else None)
+    if given is None:
+        where = f"The experiment of the search {earlier.run_id}"
+        given = experiment_of(earlier.experiment.to_yaml_dict(), where, overrides)
+    _show(
+        run_search(given, resume=earlier, master=master or None, connect_port=connect_port, console=console)
+    )
+
+
+@app.command()
+def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
+    """Send trials to MLflow that a search could not log, for its server was gone."""
+    from tuner.unsent import push as push_unsent
+
+    sent, searches = push_unsent(folder)
+    console.print(f"{sent} trials sent")
+    for run_id in searches:
+        console.print(f"Resume the search with: tuner search --resume {run_id}", soft_wrap=True)
 
 
 @app.command()
@@ -134,12 +178,13 @@ def _show(result: SearchResult) -> None:
     shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())
     console.print(f"test     {shown}", soft_wrap=True)
     console.print(
-        f"model    {version.name} version {version.version}, stage {version.stage}: {version.uri}",
+        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
+        f"{version.uri}",
         soft_wrap=True,
     )
     console.print(f"run      {result.run_id} ({result.extracted} images extracted)", soft_wrap=True)
     for note in version.notes:
-        console.print(note)
+        console.print(note, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -147,5 +192,16 @@ def main() -> None:
     try:
         app()
     except TunerError as error:
-        Console(stderr=True, highlight=False).print(f"tuner: {error}", markup=False, soft_wrap=True)
+        _say(f"tuner: {error}", error)
         sys.exit(2 if isinstance(error, InvalidInput) else 1)
+    except Interrupted as stopped:
+        _say("tuner: stopped.", stopped)
+        sys.exit(128 + stopped.signum)
+
+
+def _say(text: str, error: BaseException) -> None:
+    """Write a message and the notes of an error, or of what caused it, to standard error."""
+    screen = Console(stderr=True, highlight=False)
+    notes = [*getattr(error, "__notes__", []), *getattr(error.__cause__, "__notes__", [])]
+    for line in [text, *notes]:
+        screen.print(line, markup=False, soft_wrap=True)

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from tuner.errors import ExperimentError
+from tuner.param_space import Frozen, ParamSpace, Space, shown
 
 Preprocessing = Literal["tf", "caffe", "torch", "unit", "none"]
 Precision = Literal["float32", "bfloat16"]
@@ -35,24 +27,11 @@ LOWER_IS_BETTER: frozenset[str] = frozenset({"logLoss"})
 CHALLENGER = "challenger"  # the alias of a version that has not won its place
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _shown(value: object) -> str:
-    """A value for a sentence: short, for aliases let a few lines of YAML stand for millions of items."""
-    short = reprlib.Repr()
-    short.maxlevel = 2
-    short.maxlist = short.maxdict = short.maxtuple = short.maxset = 3
-    short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)
-
-
 def _checked_name(value: str) -> str:
     """Refuse what is no name of a run and a model: MLflow makes parts of addresses and paths of them."""
     if not value.strip(". ") or re.search(r"[/:\\\x00-\x1f\x7f]", value):
         raise ValueError(
-            f"the name is {_shown(value)}, and runs and models are named after it: leave out / : \\ and "
+            f"the name is {shown(value)}, and runs and models are named after it: leave out / : \\ and "
             "line breaks, and give more than dots"
         )
     return value
@@ -60,93 +39,12 @@ def _checked_name(value: str) -> str:
 
 def _checked_path(value: object) -> object:
     if isinstance(value, str) and "\0" in value:
-        raise ValueError(f"{_shown(value)} has a null byte, which no path has")
+        raise ValueError(f"{shown(value)} has a null byte, which no path has")
     return value
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 PathOf = Annotated[Path, BeforeValidator(_checked_path)]
-
-
-def _written(value: float) -> str:
-    """A number with as many digits as it takes to read it back."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
-
-
-class ParamSpace(_Model):
-    """The values that one parameter of a trial may take.
-
-    Either `values` (one value: fixed; several: a choice) or a range `low`:`high`, uniform or, with
-    `log`, log-uniform. Written `0.1`, `0.1,0.3`, `0:1` or `1e-4:1:log`, in files and in options.
-    """
-
-    values: tuple[float, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The smallest and the largest value."""
-        if self.low is not None and self.high is not None:
-            return self.low, self.high
-        return min(self.values), max(self.values)
-
-    def __contains__(self, value: float) -> bool:
-        low, high = self.bounds
-        return value in self.values if self.values else low <= value <= high
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return ",".join(map(_written, self.values))
-        return f"{_written(self.low)}:{_written(self.high)}:{'log' if self.log else 'linear'}"
-
-
-_SYNTAX = "a value (0.1), a list (0.1,0.3) or a range (0:1, 1e-4:1:log)"
-
-
-def _number(text: object) -> float:
-    try:
-        value = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{_shown(text)} is not a number: give {_SYNTAX}") from None
-    if isinstance(text, bool) or not math.isfinite(value):
-        raise ValueError(f"{_shown(text)} is not a finite number: give {_SYNTAX}")
-    return value
-
-
-def _parse_range(text: str, log_by_default: bool) -> dict[str, Any]:
-    low_text, high_text, *scale = text.split(":")
-    if len(scale) > 1 or scale not in ([], ["log"], ["linear"]):
-        raise ValueError(f"{text!r} is not a range: write low:high, low:high:log or low:high:linear")
-    low, high = _number(low_text), _number(high_text)
-    log = scale == ["log"] or (not scale and log_by_default)
-    if low >= high:
-        raise ValueError(f"the range {text!r} is empty: its low end must be below its high end")
-    if log and low <= 0:
-        raise ValueError(
-            f"the range {text!r} is log-uniform, so it must start above 0: "
-            f"raise its low end, or write {low_text}:{high_text}:linear"
-        )
-    return {"low": low, "high": high, "log": log}
-
-
-def _parse_space(value: object, info: ValidationInfo) -> object:
-    """Read the one syntax of a parameter's values; `regParam` ranges are log-uniform by default."""
-    if isinstance(value, ParamSpace):
-        return value
-    if isinstance(value, str) and ":" in value:
-        return _parse_range(value, log_by_default=info.field_name == "regParam")
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        items = [items]
-    if not items:
-        raise ValueError(f"no value is given: give {_SYNTAX}")
-    return {"values": tuple(dict.fromkeys(_number(item) for item in items))}
-
-
-Space = Annotated[ParamSpace, BeforeValidator(_parse_space), PlainSerializer(str, return_type=str)]
 
 
 def _parse_ratio(value: object) -> Fraction:
@@ -164,7 +62,7 @@ def _parse_ratio(value: object) -> Fraction:
 Ratio = Annotated[Fraction, BeforeValidator(_parse_ratio), PlainSerializer(str, return_type=str)]
 
 
-class BackboneSpec(_Model):
+class BackboneSpec(Frozen):
     """A network as an experiment names it, before its weights are found.
 
     `weights` is `imagenet`, `random` (with `seed`) or a path to a `.h5` or `.keras` file, for a network
@@ -207,7 +105,7 @@ def _parse_backbones(value: object) -> object:
     return tuple({"name": item.strip()} if isinstance(item, str) else item for item in items)
 
 
-class Split(_Model):
+class Split(Frozen):
     """What is held back: `test` for the winner, `validation` to rank trials."""
 
     test: Ratio = Fraction(1, 5)
@@ -228,7 +126,7 @@ class Split(_Model):
         return 0 if self.validation == "holdout" else int(self.validation.partition(":")[2])
 
 
-class Point(_Model):
+class Point(Frozen):
     """Parameters to try before the algorithm proposes its own."""
 
     backbone: str
@@ -237,7 +135,7 @@ class Point(_Model):
     maxIter: int
 
 
-class Search(_Model):
+class Search(Frozen):
     """The space, and how it is searched."""
 
     backbone: Annotated[tuple[BackboneSpec, ...], BeforeValidator(_parse_backbones)] = Field(min_length=1)
@@ -297,7 +195,7 @@ class Search(_Model):
         return self
 
 
-class Registry(_Model):
+class Registry(Frozen):
     """Where the winner goes: the model's name (default: the experiment's), stage and alias."""
 
     name: Name | None = None
@@ -315,7 +213,7 @@ class Registry(_Model):
         return value
 
 
-class Gate(_Model):
+class Gate(Frozen):
     """What a challenger must show on the champion's test images to take its place.
 
     It must be better in `metric` (None: `search.metric`), by `min_gain` at least; and no class's recall
@@ -327,7 +225,7 @@ class Gate(_Model):
     max_regression_per_class: float | None = Field(default=None, ge=0, le=1)
 
 
-class Experiment(_Model):
+class Experiment(Frozen):
     """Everything that decides a search."""
 
     name: Name
@@ -361,120 +259,3 @@ class Experiment(_Model):
     def to_yaml_dict(self) -> dict[str, Any]:
         """The experiment as plain data; `Experiment(**data)` gives it back."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-# The options of the command line, by their place in the file.
-OVERRIDES: Mapping[str, tuple[str, ...]] = {
-    "images": ("images",),
-    "cache": ("cache",),
-    "precision": ("precision",),
-    "validation": ("split", "validation"),
-    "backbone": ("search", "backbone"),
-    **{
-        name: ("search", name)
-        for name in (
-            "regParam",
-            "elasticNetParam",
-            "maxIter",
-            "max_evals",
-            "parallelism",
-            "timeout",
-            "trial_timeout",
-            "early_stop",
-            "seed",
-            "algorithm",
-            "metric",
-            "select",
-            "deterministic",
-        )
-    },
-}
-
-
-def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None:
-    for option, value in overrides.items():
-        if value is None or value == "":  # empty means: as in the file
-            continue
-        *groups, key = OVERRIDES[option]
-        place = data
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[key] = _keep_described(value, place.get(key)) if option == "backbone" else value
-
-
-def _keep_described(names: str, listed: object) -> list[Any]:
-    """Names given as an option keep what the file says of the networks of those names."""
-    described = {
-        item["name"]: item
-        for item in (listed if isinstance(listed, list) else [])
-        if isinstance(item, dict) and isinstance(item.get("name"), str)
-    }
-    return [described.get(name.strip(), name.strip()) for name in names.split(",")]
-
-
-_PROBLEMS = 5  # as many are told at once
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    problems = []
-    for detail in error.errors():
-        place = ".".join(str(part) for part in detail["loc"])
-        match detail["type"]:
-            case "extra_forbidden":
-                problems.append(f"the key {place} is unknown")
-            case "missing":
-                problems.append(f"the key {place} is missing")
-            case "value_error":
-                text = str(detail["ctx"]["error"])
-                problems.append(f"{place}: {text}" if place else text)
-            case _:
-                problems.append(f"{place} is {_shown(detail['input'])}: {detail['msg'].lower()}")
-    more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
-    return f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}."
-
-
-def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = None) -> Experiment:
-    """Read an experiment file and apply the options given for this search.
-
-    Parameters
-    ----------
-    path
-        A YAML 1.2 file (so `1e-4` is a number and `5:30` is not one).
-    overrides
-        Options by their names in `OVERRIDES`, as text; None and "" mean: as in the file.
-
-    Raises
-    ------
-    ExperimentError
-        The file is missing, is not YAML, or says something that cannot work; one sentence.
-    """
-    return experiment_of(read_yaml(path), str(path), overrides)
-
-
-def read_yaml(path: Path) -> Any:
-    """The plain data of a YAML 1.2 file; errors as `read_experiment`."""
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ExperimentError(f"There is no experiment file {path}: check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"The experiment file {path} cannot be read: {error}.") from error
-    except (YAMLError, RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
-        reason = " ".join(str(error).split())
-        raise ExperimentError(f"The experiment file {path} is not valid YAML: {reason}.") from error
-
-
-def experiment_of(data: Any, where: str, overrides: Mapping[str, str | None] | None = None) -> Experiment:
-    """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
-    if not isinstance(data, dict):
-        raise ExperimentError(f"{where} must hold keys and values, such as name:.")
-    for group in ("split", "search", "registry", "gate"):
-        if data.get(group) is None:
-            data.pop(group, None)
-        elif not isinstance(data[group], dict):
-            raise ExperimentError(f"{where}: {group} must hold keys and values.")
-    _override(data, overrides or {})
-    try:
-        return Experiment.model_validate(data)
-    except ValidationError as error:
-        raise ExperimentError(_sentence(error, where)) from None

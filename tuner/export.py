@@ -60,14 +60,17 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
     Raises
     ------
     ModelError
-        The target exists, the network's own file cannot become part of a Keras file, or the `.keras` file
-        does not give the model's answers (it is removed then).
+        The target exists or cannot be made, the network's own file cannot become part of a Keras file, or
+        the `.keras` file does not give the model's answers (it is removed then).
     """
     if target.exists():
         raise ModelError(f"{target} exists already: remove it, or give another --to.")
     if form == "keras" and target.suffix != ".keras":
         raise ModelError(f"A Keras file must be called *.keras, and --to is {target}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror}: give another --to.") from error
     network = keras_scorer(scorer)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         aside = Path(folder) / target.name
@@ -102,7 +105,11 @@ def keras_scorer(scorer: Scorer) -> Any:
     probability = _dense(keras, scorer.head, backbone.width)(features)
     index = keras.ops.argmax(probability, axis=-1)
     names = keras.layers.StringLookup(
-        vocabulary=list(scorer.labels), num_oov_indices=0, invert=True, name=PREDICTION
+        vocabulary=list(scorer.labels),
+        num_oov_indices=0,
+        oov_token=max(scorer.labels, key=len) + "?",  # its own, "[UNK]", may be a class
+        invert=True,
+        name=PREDICTION,
     )
     return keras.Model(pixels, {PREDICTION: names(index), PROBABILITY: probability})
 

@@ -20,8 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pyspark.errors import PySparkException
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
@@ -30,10 +29,10 @@ from pyspark.sql import functions as F
 from tuner.backbones import Backbone, load_network
 from tuner.errors import CacheError, ImageSourceError
 from tuner.extraction import ship_network, shipped_file
+from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, write_part, writing
 from tuner.images import ImageSet, contents
 from tuner.inference import BATCH_SIZE, content_reader, featurize
 
-_SCHEMA = pa.schema([("digest", pa.string()), ("features", pa.list_(pa.float32())), ("error", pa.string())])
 _COLUMNS = "digest string, features array<float>, error string"  # the same for Spark
 _PART_SECONDS = 5.0
 _POLL_SECONDS = 0.2
@@ -76,7 +75,7 @@ class FeatureCache:
                 "pattern: choose another folder with cache."
             )
         self.backbones = self.root / "backbones"
-        with _writing(self.root):
+        with writing(self.root):
             self.backbones.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".{uuid.uuid4().hex}.tmp"
             probe.touch()
@@ -94,11 +93,11 @@ class FeatureCache:
         CacheError
             A file of the cache is damaged.
         """
-        parts = _parts(self.folder(backbone))
-        if not parts:
+        files = parts(self.folder(backbone))
+        if not files:
             return pd.DataFrame({"digest": [], "error": []}, dtype=object)
         try:
-            table = ds.dataset(parts, schema=_SCHEMA).to_table(columns=["digest", "error"])
+            table = ds.dataset(files, schema=SCHEMA).to_table(columns=["digest", "error"])
         except (pa.ArrowException, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise CacheError(
@@ -106,6 +105,11 @@ class FeatureCache:
                 "extracted again."
             ) from error
         return table.to_pandas().drop_duplicates("digest")
+
+    def remove_damaged(self, backbone: Backbone) -> int:
+        """Remove files that were cut off or changed, so that their images are extracted again."""
+        with writing(self.root):
+            return remove_damaged(self.folder(backbone))
 
     def missing(self, backbone: Backbone, digests: Sequence[str]) -> list[str]:
         """The distinct digests, in order, that were not extracted yet."""
@@ -122,6 +126,7 @@ class FeatureCache:
         tasks: int,
         threads: int = 1,
         on_progress: Progress = lambda *_: None,
+        on_wait: Callable[[], None] = lambda: None,
         fail_on_bad_image: bool = False,
     ) -> Extraction:
         """Extract what is missing of the images of `index` (columns `path`, `digest`).
@@ -135,6 +140,8 @@ class FeatureCache:
             Python workers at once, and TensorFlow's threads in each: their product is the cores.
         on_progress
             Called on the driver, from another thread, as images are done.
+        on_wait
+            Called once if another process is to be waited for.
         fail_on_bad_image
             Stop at the first image that cannot be decoded; what was extracted until then is kept.
 
@@ -146,17 +153,14 @@ class FeatureCache:
             The features cannot be written.
         """
         folder = self.folder(backbone)
-        with _writing(self.root):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_suffix(".lock")).acquire()
-        with lock:
+        with _locked(folder, self.root, on_wait):
             started, known = time.monotonic(), self.known(backbone)
             if fail_on_bad_image:
                 refuse_bad_images(index, known)
             missing = index[~index["digest"].isin(set(known["digest"]))].drop_duplicates("digest")
             if missing.empty:
                 return Extraction(0, 0, 0.0)
-            with _writing(self.root):
+            with writing(self.root):
                 _prepare(folder, backbone)
             ship_network(spark, backbone)
             frame = contents(images, missing, partitions=min(tasks, len(missing)))
@@ -172,7 +176,7 @@ class FeatureCache:
 
     def read(self, spark: SparkSession, backbone: Backbone) -> DataFrame:
         """The features of every image that has them: `digest`, and `features` as a dense vector."""
-        rows = spark.read.schema(_COLUMNS).parquet(*_parts(self.folder(backbone)))
+        rows = spark.read.schema(_COLUMNS).parquet(*parts(self.folder(backbone)))
         good = rows.where(F.col("error").isNull()).dropDuplicates(["digest"])
         return good.select("digest", array_to_vector(F.col("features")).alias("features"))
 
@@ -189,19 +193,20 @@ def refuse_bad_images(index: pd.DataFrame, known: pd.DataFrame) -> None:
 
 
 @contextmanager
-def _writing(root: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one sentence."""
+def _locked(folder: Path, root: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold one network's features; `on_wait` is called if another process holds them."""
+    lock = FileLock(folder.with_suffix(".lock"))
+    with writing(root):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            on_wait()
+            lock.acquire()
     try:
         yield
-    except OSError as error:
-        raise CacheError(
-            f"The feature cache {root} cannot be written ({error.strerror}): free it or choose another "
-            "folder with cache; what was extracted so far is kept."
-        ) from error
-
-
-def _parts(folder: Path) -> list[str]:
-    return sorted(str(path) for path in folder.glob("part-*.parquet"))
+    finally:
+        lock.release()
 
 
 def _prepare(folder: Path, backbone: Backbone) -> None:
@@ -236,14 +241,14 @@ def _watch(
 ) -> Iterator[threading.Event]:
     """Report progress from the names of new files and, if asked to, cancel at the first bad image."""
     tag = f"tuner-extract-{uuid.uuid4().hex}"
-    before = set(_parts(folder))
+    before = set(parts(folder))
     finished, bad_seen = threading.Event(), threading.Event()
 
     def watch() -> None:
         while not finished.wait(_POLL_SECONDS):
-            counts = [_counts(part) for part in set(_parts(folder)) - before]
-            on_progress(sum(rows for rows, _ in counts), total)
-            if stop_on_bad and any(bad for _, bad in counts) and not bad_seen.is_set():
+            done = [counts(part) for part in set(parts(folder)) - before]
+            on_progress(sum(rows for rows, _ in done), total)
+            if stop_on_bad and any(bad for _, bad in done) and not bad_seen.is_set():
                 bad_seen.set()
                 spark.sparkContext.cancelJobsWithTag(tag)
 
@@ -256,12 +261,6 @@ def _watch(
         finished.set()
         watcher.join()
         spark.sparkContext.removeJobTag(tag)
-
-
-def _counts(part: str) -> tuple[int, int]:
-    """The rows and the bad images of a part, which its name tells: part-<rows>-<bad>-<unique>.parquet."""
-    _, rows, bad, _ = Path(part).name.split("-", 3)
-    return int(rows), int(bad)
 
 
 def _writer(
@@ -280,24 +279,9 @@ def _writer(
             for digest, (features, error) in zip(digests, results, strict=True):
                 rows.append((digest, features, error))
                 if time.monotonic() - last > part_seconds or (error and stop_on_bad):
-                    written += _write_part(folder, rows)
+                    written += write_part(folder, rows)
                     rows, last = [], time.monotonic()
-        written += _write_part(folder, rows)
+        written += write_part(folder, rows)
         yield pa.RecordBatch.from_pydict({"images": [written]})
 
     return write_parts
-
-
-def _write_part(folder: Path, rows: list[tuple[str, np.ndarray | None, str | None]]) -> int:
-    """Write one part aside, then rename it, so that a reader sees whole parts alone."""
-    if not rows:
-        return 0
-    digests, features, errors = zip(*rows, strict=True)
-    table = pa.table([list(digests), list(features), list(errors)], schema=_SCHEMA)
-    bad = sum(error is not None for error in errors)
-    unique = uuid.uuid4().hex
-    aside = folder / f".part-{unique}.tmp"
-    with _writing(folder.parent.parent):
-        pq.write_table(table, aside)
-        aside.replace(folder / f"part-{len(rows)}-{bad}-{unique}.parquet")
-    return len(rows)

@@ -9,8 +9,9 @@ from rich.console import Console
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
 from tuner.preparation import check_names, prepare_images
+from tuner.runs import parent_run
 from tuner.sessions import driver_session
-from tuner.tracking import QUARANTINE_FILE, open_tracking, parent_run
+from tuner.tracking import QUARANTINE_FILE, open_tracking
 
 
 def fill_cache(experiment: Experiment, *, master: str | None = None, console: Console | None = None) -> int:
@@ -30,7 +31,7 @@ def fill_cache(experiment: Experiment, *, master: str | None = None, console: Co
         started = time.monotonic()
         with driver_session(f"tuner {experiment.name}", 1, master=master) as session:
             prepared = prepare_images(session, experiment, cache, console)
-        run.text(prepared.quarantine.to_csv(index=False), QUARANTINE_FILE)
+        run.csv(prepared.quarantine, QUARANTINE_FILE)
         counts = {
             "images": len(prepared.index),
             "quarantined": len(prepared.quarantine),

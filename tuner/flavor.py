@@ -210,7 +210,8 @@ def load_model(model_uri: str) -> Scorer:
 def load_example(model_uri: str) -> bytes:
     """The image file that a model was logged with, as an example of its input; errors as `load_model`."""
     folder = _fetch(model_uri)
-    return bytes(Model.load(folder).load_input_example(str(folder))[CONTENT][0])
+    example: Any = Model.load(folder).load_input_example(str(folder))
+    return bytes(example[CONTENT][0])
 
 
 def _fetch(model_uri: str) -> Path:

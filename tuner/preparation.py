@@ -79,9 +79,19 @@ def extract_features(
     fail_on_bad_image: bool = False,
 ) -> int:
     """Extract what the cache misses, with a progress bar; gives the number of images extracted."""
+    damaged = cache.remove_damaged(backbone)
+    if damaged:
+        console.print(
+            f"{backbone.name}: {damaged} file(s) of the feature cache were damaged and are removed; their "
+            "images are extracted again",
+            markup=False,
+            soft_wrap=True,
+        )
     missing = cache.missing(backbone, list(index["digest"]))
     if not missing:
-        console.print(f"{backbone.name}: features of {index['digest'].nunique()} images are cached")
+        console.print(
+            f"{backbone.name}: features of {index['digest'].nunique()} images are cached", markup=False
+        )
         return 0
     tasks = min(session.cores, len(missing))
     with extraction_progress(console, backbone.name, len(missing)) as on_progress:
@@ -93,6 +103,9 @@ def extract_features(
             tasks=tasks,
             threads=max(1, session.cores // tasks),
             on_progress=on_progress,
+            on_wait=lambda: console.print(
+                f"{backbone.name}: waiting for another process to extract", markup=False
+            ),
             fail_on_bad_image=fail_on_bad_image,
         )
     return done.extracted

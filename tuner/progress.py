@@ -49,7 +49,9 @@ def extraction_progress(
         yield report
     if not console.is_terminal and done_so_far:
         seconds = time.monotonic() - started
-        console.print(f"{backbone}: {done_so_far} images, {done_so_far / seconds:.1f} images/s")
+        console.print(
+            f"{backbone}: {done_so_far} images, {done_so_far / seconds:.1f} images/s", markup=False
+        )
 
 
 class _TrialCounts:
@@ -95,7 +97,7 @@ def search_progress(console: Console, trials: Any, max_evals: int, metric: str) 
             counts = _TrialCounts(trials, metric)
             if counts.ended > shown:
                 shown = counts.ended
-                console.print(line(counts), soft_wrap=True)
+                console.print(line(counts), soft_wrap=True, markup=False)
 
     watcher = threading.Thread(target=watch_terminal if console.is_terminal else watch_log, daemon=True)
     watcher.start()
@@ -104,4 +106,4 @@ def search_progress(console: Console, trials: Any, max_evals: int, metric: str) 
     finally:
         finished.set()
         watcher.join()
-        console.print(line(_TrialCounts(trials, metric)), soft_wrap=True)
+        console.print(line(_TrialCounts(trials, metric)), soft_wrap=True, markup=False)

@@ -10,9 +10,10 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from tuner.errors import ModelError
 from tuner.experiment import Precision, Preprocessing
 from tuner.inference import BATCH_SIZE, content_reader, featurize
 from tuner.machine import machine_cores
+from tuner.network_files import import_keras
 from tuner.network_store import locate_network
 
 FOLDER = "scorer"
@@ -38,7 +40,13 @@ _CARRIED = f"{PIPELINE_FOLDER}/stages/*/backbone/*"  # by a saved DeepImageFeatu
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]*=*\s*")  # what no image file is made of alone
 # MLflow's scoring server sets it; a Spark job must not fail for what a client is told with a 400.
 _IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-_NO_IMAGE = ("not an image of a known format", "too large")  # what `decode_image` says of them
+_SERVED = "__pyfunc_model_path__"  # where MLflow's scoring server is told its model
+_NEEDLESS = ("matplotlib", "sklearn")  # Keras imports them where it can, for charts and wrappers
+_NO_IMAGE = (
+    "not an image of a known format",
+    "too large",
+    "empty file",
+)  # what `decode_image` says of them
 
 
 class _Description(BaseModel):
@@ -269,6 +277,21 @@ def _bad_request(message: str) -> MlflowException:
 
 def _load_pyfunc(path: str) -> Scorer:
     """Open a model folder for MLflow, ready for the first request."""
+    if _SERVED in os.environ:  # a process that does nothing else, and shall answer soon
+        with _hidden(_NEEDLESS):
+            import_keras()
     scorer = Scorer.load(Path(path))
     scorer.warm_up()
     return scorer
+
+
+@contextmanager
+def _hidden(modules: Sequence[str]) -> Iterator[None]:
+    """Let imports fail as where these modules are not installed; what is imported already stays."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's own way to say so
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 from hyperopt import anneal, hp, rand, tpe
+from hyperopt.fmin import generate_trial
 
-from tuner.experiment import ParamSpace, Search
+from tuner.experiment import Search
+from tuner.param_space import ParamSpace
 
 Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
 
@@ -76,7 +79,12 @@ def hyperopt_space(search: Search) -> dict[str, Any]:
 
 def point_of(document: Mapping[str, Any], search: Search) -> dict[str, Any]:
     """The values of a trial document of hyperopt's, which holds indices for choices."""
-    chosen = {name: values[0] for name, values in document["misc"]["vals"].items() if values}
+    values = document["misc"]["vals"]
+    return point_of_values({name: given[0] for name, given in values.items() if given}, search)
+
+
+def point_of_values(chosen: Mapping[str, Any], search: Search) -> dict[str, Any]:
+    """The values of a point, given what hyperopt has by its labels: indices for choices."""
     names = [spec.name for spec in search.backbone]
     point = {"backbone": names[int(chosen.get("backbone", 0))], NUMBER: chosen.get(NUMBER)}
     for name in ("regParam", "elasticNetParam", "maxIter"):
@@ -85,28 +93,57 @@ def point_of(document: Mapping[str, Any], search: Search) -> dict[str, Any]:
     return point
 
 
+def document_of(trial_id: int, number: int, params: TrialParams, search: Search) -> dict[str, Any]:
+    """A trial document of hyperopt's for given parameters: the other way round of `point_of`."""
+    values: dict[str, Any] = {NUMBER: number}
+    names = [spec.name for spec in search.backbone]
+    if len(names) > 1:
+        values["backbone"] = names.index(params.backbone)
+    for name in ("regParam", "elasticNetParam", "maxIter"):
+        space: ParamSpace = getattr(search, name)
+        if space.low is not None:
+            values[name] = getattr(params, name)
+        elif len(space.values) > 1:
+            values[name] = space.values.index(getattr(params, name))
+    return generate_trial(trial_id, values)
+
+
 def without_repeats(search: Search) -> Algorithm:
-    """The search's algorithm, made to propose no parameter set twice.
+    """The search's algorithm, made to number its proposals and to propose no parameter set twice.
 
-    A set that was proposed before, finished or not, is asked for again, then drawn at random; when even
-    that finds nothing new the space is exhausted and no proposal is made, which ends the search.
+    `search.points` come first. A set that was proposed before, finished or not, is asked for again, then
+    drawn at random; when even that finds nothing new the space is exhausted and no proposal is made, which
+    ends the search. Numbers begin with 1 and close the gaps that lost trials left.
     """
-    algorithms = (_ALGORITHMS[search.algorithm], rand.suggest)
 
-    def suggest(new_ids: Sequence[int], domain: Any, trials: Any, seed: int) -> list[dict[str, Any]]:
-        seen = {TrialParams.from_point(point_of(doc, search)) for doc in trials.trials}
+    def suggest(new_ids: Sequence[int], domain: Any, trials: Any, _: int) -> list[dict[str, Any]]:
+        known = [point_of(doc, search) for doc in trials.trials]
+        seen = {TrialParams.from_point(point) for point in known}
+        taken = {int(point[NUMBER]) for point in known}
         documents = []
         for new_id in new_ids:
-            rng = np.random.default_rng((seed, new_id))
-            for attempt in range(_ATTEMPTS * len(algorithms)):
-                algorithm = algorithms[attempt // _ATTEMPTS]
-                (document,) = algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))
+            number = next(number for number in count(1) if number not in taken)
+            for document in _proposals(search, new_id, number, domain, trials):
                 params = TrialParams.from_point(point_of(document, search))
                 if params not in seen:
-                    document["misc"]["vals"][NUMBER] = [new_id + 1]
+                    document["misc"]["vals"][NUMBER] = [number]
                     seen.add(params)
+                    taken.add(number)
                     documents.append(document)
                     break
         return documents
 
     return suggest
+
+
+def _proposals(
+    search: Search, new_id: int, number: int, domain: Any, trials: Any
+) -> Iterator[dict[str, Any]]:
+    """What to try as the trial of this number, until one is new."""
+    for point in search.points:
+        yield document_of(new_id, number, TrialParams(**point.model_dump()), search)
+    # By the number, not by hyperopt's generator: a search that is resumed proposes what it would have.
+    rng = np.random.default_rng((search.seed, number))
+    for algorithm in (_ALGORITHMS[search.algorithm], rand.suggest):
+        for _ in range(_ATTEMPTS):
+            yield from algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 _TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+_TASK_ATTEMPTS = 4  # Spark's default on clusters; its local mode gives up at the first dead worker
 _PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
 
 
@@ -187,7 +189,7 @@ def driver_session(
             "search, which starts one with a Spark Connect endpoint of its own."
         )
     cores = machine_cores()
-    master = master or f"local[{cores + parallelism}]"
+    master = master or f"local[{cores + parallelism},{_TASK_ATTEMPTS}]"
     local = _local_slots(master)
     if local is not None:
         check_slots(local, parallelism, f"master {master}")
@@ -246,3 +248,40 @@ def connect_from_worker(endpoint: Endpoint) -> ConnectSession:
             f"The driver's Spark Connect endpoint {endpoint.address} cannot be used: {reason}."
         ) from error
     return session
+
+
+@contextmanager
+def interrupted_after(session: ConnectSession, seconds: float | None) -> Iterator[None]:
+    """Cancel what a worker's client runs once it has taken `seconds`; None: never.
+
+    Raises
+    ------
+    TrialError
+        It took longer.
+    """
+    if seconds is None:
+        yield
+        return
+    ended, late = threading.Event(), threading.Event()
+
+    def interrupt() -> None:
+        if not ended.wait(seconds):
+            late.set()
+            session.interruptAll()
+            while not ended.wait(1):  # between two operations there was nothing to interrupt
+                session.interruptAll()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise TrialError(too_long(seconds)) from error
+        raise
+    finally:
+        ended.set()
+
+
+def too_long(seconds: float) -> str:
+    """What is said of a trial that was ended."""
+    return f"The trial took longer than trial_timeout, {seconds:g} s, and was ended."

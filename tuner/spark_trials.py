@@ -1,13 +1,17 @@
-"""hyperopt's SparkTrials as a search runs it: reused workers, short polls, rounds where asked for."""
+"""hyperopt's SparkTrials as a search runs it: reused workers, short polls, rounds, limits, resumption."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import logging
+import threading
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,38 +21,86 @@ from hyperopt.exceptions import AllTrialsFailed
 from pyspark.sql import SparkSession
 
 from tuner.experiment import Search
-from tuner.search_space import hyperopt_space, without_repeats
+from tuner.search_space import NUMBER, TrialParams, document_of, hyperopt_space, without_repeats
 
 Objective = Callable[[dict[str, Any]], dict[str, Any]]
 _POLL_SECONDS = 0.1
 
 
-class _ReusingSession:
-    """A session for SparkTrials whose tasks leave their Python worker fit for the next trial.
+class _TrialSession:
+    """A session for SparkTrials that reuses Python workers and ends a trial that takes too long.
 
     SparkTrials never reads the one row of its task, and PySpark ends a worker whose input was not read
     to its end: each trial would start a process and import everything again. Only what SparkTrials calls
     is covered; the rest is the session's own.
     """
 
-    def __init__(self, covered: Any) -> None:
+    def __init__(self, covered: Any, limit: TrialLimit | None) -> None:
         self._covered = covered
+        self._limit = limit
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._covered, name)
 
     @property
-    def sparkContext(self) -> _ReusingSession:
-        return _ReusingSession(self._covered.sparkContext)
+    def sparkContext(self) -> _TrialSession:
+        return _TrialSession(self._covered.sparkContext, self._limit)
 
-    def parallelize(self, *arguments: Any) -> _ReusingSession:
-        return _ReusingSession(self._covered.parallelize(*arguments))
+    def parallelize(self, *arguments: Any) -> _TrialSession:
+        return _TrialSession(self._covered.parallelize(*arguments), self._limit)
 
     def mapPartitions(self, function: Callable[[Iterable[Any]], Iterable[Any]]) -> Any:
         def read_to_the_end(rows: Iterable[Any]) -> Iterable[Any]:
             return function(list(rows))
 
-        return self._covered.mapPartitions(read_to_the_end)
+        job = self._covered.mapPartitions(read_to_the_end)
+        if self._limit is None:
+            return job
+        # SparkTrials tells the function of a task, and nobody else, what its trial is.
+        point = inspect.getclosurevars(function).nonlocals["params"]
+        return _LimitedJob(job, self._limit, point)
+
+
+@dataclass(frozen=True)
+class TrialLimit:
+    """How long a trial may take.
+
+    `seconds` from the start of its job; then the job is cancelled, and its worker's process with it, and
+    `late` makes the trial's result of its values by hyperopt's labels.
+    """
+
+    seconds: float
+    late: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _LimitedJob:
+    """The job of one trial; SparkTrials collects it in a thread of its own."""
+
+    job: Any
+    limit: TrialLimit
+    point: Mapping[str, Any]
+
+    def collect(self) -> list[Any]:
+        context, tag, late = self.job.context, f"trial-{uuid.uuid4().hex}", threading.Event()
+
+        def cancel() -> None:
+            late.set()
+            context.cancelJobsWithTag(tag)
+
+        context.addJobTag(tag)
+        timer = threading.Timer(self.limit.seconds, cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            return list(self.job.collect())
+        except Exception:  # py4j's own, for a job that was cancelled as for one that failed
+            if not late.is_set():
+                raise
+            return [self.limit.late(self.point)]
+        finally:
+            timer.cancel()
+            context.removeJobTag(tag)
 
 
 class _ShortSleep:
@@ -105,45 +157,86 @@ class NoGain:
         return since >= self._patience, []
 
 
-def make_trials(spark: SparkSession, search: Search) -> SparkTrials:
-    """SparkTrials with the search's parallelism, on the driver's classic session."""
+def make_trials(
+    spark: SparkSession,
+    search: Search,
+    *,
+    finished: Sequence[Mapping[str, Any]] = (),
+    limit: TrialLimit | None = None,
+) -> SparkTrials:
+    """SparkTrials with the search's parallelism, on the driver's classic session.
+
+    `finished` are the results of trials that ended before, by number: hyperopt learns from them, and none
+    of them is run again.
+    """
     # Its log repeats each failure with a traceback; a failed trial tells its reason in MLflow.
     logging.getLogger("hyperopt-spark").setLevel(logging.CRITICAL)
-    return SparkTrials(parallelism=search.parallelism, spark_session=_ReusingSession(spark))
+    trials = SparkTrials(parallelism=search.parallelism, spark_session=_TrialSession(spark, limit))
+    documents = [
+        document_of(place, result[NUMBER], TrialParams(**result["params"]), search)
+        | {"state": JOB_STATE_DONE, "result": dict(result)}
+        for place, result in enumerate(finished)
+    ]
+    trials.insert_trial_docs(documents)
+    trials.refresh()
+    return trials
 
 
-def run_trials(trials: SparkTrials, objective: Objective, search: Search) -> None:
+def run_trials(
+    trials: SparkTrials,
+    objective: Objective,
+    search: Search,
+    *,
+    ends: Callable[[Mapping[str, Any]], bool] = lambda _: False,
+) -> None:
     """Run the trials of a search; `trials` holds them, for others to watch meanwhile.
 
     With `search.deterministic`, trials are proposed in rounds of `parallelism`, each from the results
-    of all rounds before it, so that which trial ends first changes nothing.
+    of all rounds before it, so that which trial ends first changes nothing. A trial that is lost for good
+    (its worker died again and again) is made up for. A result that `ends` the search is the last: the
+    trials beside it are cancelled.
     """
     deadline = None if search.timeout is None else time.monotonic() + search.timeout
-    stop = NoGain(search.early_stop)
-    rstate = np.random.default_rng(search.seed)
+    no_gain = NoGain(search.early_stop)
+
+    def ended(trials: Any, *_: Any) -> tuple[bool, list[Any]]:
+        done = [doc["result"] for doc in list(trials.trials) if doc["state"] == JOB_STATE_DONE]
+        return any(ends(result) for result in done), []
+
+    def stop(trials: Any, *_: Any) -> tuple[bool, list[Any]]:
+        return ended(trials)[0] or no_gain(trials)[0], []
+
     step = search.parallelism if search.deterministic else search.max_evals
-    with short_polls(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Spark session is not provided")
-        for wanted in _totals(step, search.max_evals):
+    for wanted in _totals(step, search.max_evals):
+        while (before := len(trials)) < wanted:
             if deadline is not None:
                 trials.timeout = max(deadline - time.monotonic(), 0.1)
-            with contextlib.suppress(AllTrialsFailed):  # what they were is in `trials`
-                fmin(
-                    objective,
-                    hyperopt_space(search),
-                    algo=without_repeats(search),
-                    max_evals=wanted,
-                    trials=trials,
-                    rstate=rstate,
-                    max_queue_len=step if search.deterministic else 1,
-                    early_stop_fn=None if search.deterministic else stop,
-                    show_progressbar=False,
-                    verbose=False,
-                    return_argmin=False,
-                )
-            ended = deadline is not None and time.monotonic() >= deadline
-            if ended or len(trials) < wanted or stop(trials)[0]:
+            _propose_and_run(trials, objective, search, wanted, ended if search.deterministic else stop)
+            # As many as before: the space is exhausted, or every trial's worker died.
+            if trials.fmin_cancelled_reason or len(trials) == before:
                 return
+        if stop(trials)[0]:
+            return
+
+
+def _propose_and_run(
+    trials: SparkTrials, objective: Objective, search: Search, wanted: int, stop: Callable[..., Any]
+) -> None:
+    with short_polls(), warnings.catch_warnings(), contextlib.suppress(AllTrialsFailed):
+        warnings.filterwarnings("ignore", message="Spark session is not provided")
+        fmin(
+            objective,
+            hyperopt_space(search),
+            algo=without_repeats(search),
+            max_evals=wanted,
+            trials=trials,
+            rstate=np.random.default_rng(search.seed),
+            max_queue_len=search.parallelism if search.deterministic else 1,
+            early_stop_fn=stop,
+            show_progressbar=False,
+            verbose=False,
+            return_argmin=False,
+        )
 
 
 def _totals(step: int, last: int) -> Iterator[int]:

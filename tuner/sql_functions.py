@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import mlflow
+import pandas as pd
 
+from tuner.columns import ERROR, PREDICTION, PROBABILITY
 from tuner.errors import ModelError
 from tuner.flavor import check_model
 
@@ -49,5 +52,27 @@ def register_sql_function(spark: SparkSession, name: str, model_uri: str) -> Any
         function = mlflow.pyfunc.spark_udf(spark, model_uri, env_manager="local")
     finally:
         log.setLevel(level)
+    function = _with_nulls(function)
     spark.udf.register(name, function)
     return function
+
+
+def _with_nulls(function: Any) -> Any:
+    """Undo that MLflow's function makes a null of a text column the text None."""
+    from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]  # it is there
+
+    answers = function.func
+
+    def answer(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
+        for frame in answers(batches):
+            known = frame[PROBABILITY].notna()
+            yield frame.assign(
+                **{
+                    PREDICTION: frame[PREDICTION].where(known, None),
+                    ERROR: frame[ERROR].where(~known, None),
+                }
+            )
+
+    # The annotations as types, for Spark reads from them what kind of function this is.
+    answer.__annotations__ = {"batches": Iterator[tuple[pd.Series, ...]], "return": Iterator[pd.DataFrame]}
+    return pandas_udf(answer, function.returnType)

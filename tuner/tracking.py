@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,24 +20,29 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import TrackingError
 
 # Tags.
-KIND = "tuner.kind"  # search, trial, features or evaluate
+KIND = "tuner.kind"  # search, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"
+RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
 DATA_DIGEST = "tuner.data_digest"
+
+# Tags of a model version: the search that made it, and the moves of the alias (from, to, at, why).
+SEARCH_RUN = "tuner.search_run_id"
+TRIAL_RUN = "tuner.trial_run_id"
+PROMOTION = "tuner.promotion"
+ROLLBACK = "tuner.rollback"
 
 # Artifacts of a search.
 EXPERIMENT_FILE = "experiment.yaml"
 LABELS_FILE = "labels.json"
 SPACE_FILE = "search_space.json"
 QUARANTINE_FILE = "quarantine.csv"
-CONFLICTS_FILE = "label_conflicts.csv"
 SPLIT_FILE = "split.parquet"  # path, label, digest and part of every image used
 LEADERBOARD_FILE = "leaderboard.json"
 BACKBONES_FOLDER = "backbones"
@@ -56,6 +62,8 @@ CONFUSION_FIGURE = "confusion_matrix.html"
 REPORT_FILE = "classification_report.json"
 PREDICTIONS_FILE = "predictions.json"
 MODEL = "model"
+
+HISTORY = "objectiveHistory"  # a trial's stepped metric
 
 _CHECK_SECONDS = 10
 _SQLITE_WAIT_SECONDS = 60  # writers of one SQLite file queue up; the default gives up after 5 s
@@ -89,7 +97,7 @@ def _store_uri() -> str:
 
 
 @contextmanager
-def _bounded_requests() -> Iterator[None]:
+def bounded_requests() -> Iterator[None]:
     """Let a server that does not answer fail within seconds; MLflow's own patience is minutes."""
     limits = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -107,6 +115,23 @@ def _bounded_requests() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what went wrong, fit for a sentence."""
+    line = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+    # What follows names the address once more, three times over.
+    return without_credentials(line.partition(" with exception HTTPConnectionPool")[0])
+
+
+def open_registry() -> Tracking:
+    """Find the store and its model registry, for what writes no runs; nothing is asked of it yet."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.spark"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a new store logs each of its migrations
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file
+    uri = _store_uri()
+    mlflow.set_tracking_uri(uri)
+    return Tracking(uri, experiment_id="")
+
+
 def open_tracking(experiment_name: str) -> Tracking:
     """Find the store and the MLflow experiment, on the driver, and check that the store answers.
 
@@ -118,14 +143,10 @@ def open_tracking(experiment_name: str) -> Tracking:
     TrackingError
         The server does not answer, the store cannot be written, or the experiment was deleted.
     """
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new store logs each of its migrations
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.tracking.fluent").setLevel(logging.WARNING)
-    uri = _store_uri()
+    uri = open_registry().uri
     shown = without_credentials(uri)
     try:
-        with _bounded_requests():
-            mlflow.set_tracking_uri(uri)
+        with bounded_requests():
             client = MlflowClient(uri)
             run_id = os.environ.get("MLFLOW_RUN_ID")
             experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -141,9 +162,8 @@ def open_tracking(experiment_name: str) -> Tracking:
                     "experiments restore), or give another with --experiment-name or the file's name."
                 )
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = without_credentials(str(error).strip().splitlines()[0])
         raise TrackingError(
-            f"The MLflow tracking store {shown} cannot be used: {reason} "
+            f"The MLflow tracking store {shown} cannot be used: {reason(error)} "
             "(check MLFLOW_TRACKING_URI, and that the server runs)."
         ) from error
     return Tracking(uri, experiment_id)
@@ -163,11 +183,15 @@ class RunLog:
         A client of the store that holds the run.
     run_id
         The run's id.
+    earlier
+        The run as it was, if it is taken up again: MLflow changes no parameter and appends to tables.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, earlier: Run | None = None) -> None:
         self._client = client
         self.run_id = run_id
+        self._params: Mapping[str, str] = earlier.data.params if earlier else {}
+        self._resumed = earlier is not None
 
     def batch(
         self,
@@ -177,7 +201,12 @@ class RunLog:
         tags: Mapping[str, Any] | None = None,
         histories: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
-        """Write parameters, metrics, tags and stepped metrics (`histories`) in one request."""
+        """Write parameters, metrics, tags and stepped metrics (`histories`) in one request.
+
+        A parameter that the run has with another value becomes a tag.
+        """
+        given = {key: str(value) for key, value in (params or {}).items()}
+        changed = {key: value for key, value in given.items() if self._params.get(key, value) != value}
         now = int(time.time() * 1000)
         values = [Metric(key, float(value), now, 0) for key, value in (metrics or {}).items()]
         for key, history in (histories or {}).items():
@@ -185,8 +214,8 @@ class RunLog:
         self._client.log_batch(
             self.run_id,
             metrics=values,
-            params=[Param(key, str(value)) for key, value in (params or {}).items()],
-            tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
+            params=[Param(key, value) for key, value in given.items() if key not in changed],
+            tags=[RunTag(key, str(value)) for key, value in {**changed, **(tags or {})}.items()],
         )
 
     def text(self, text: str, file: str) -> None:
@@ -198,8 +227,18 @@ class RunLog:
         self._client.log_dict(self.run_id, data, file)
 
     def table(self, frame: pd.DataFrame, file: str) -> None:
-        """Write a table that MLflow's UI shows as one."""
-        self._client.log_table(self.run_id, frame, file)
+        """Write a table that MLflow's UI shows as one; one that is there is replaced."""
+        folder = Path(file).parent.name or None
+        if self._resumed and file in [
+            known.path for known in self._client.list_artifacts(self.run_id, folder)
+        ]:
+            self.json(json.loads(frame.to_json(orient="split", index=False)), file)
+        else:
+            self._client.log_table(self.run_id, frame, file)
+
+    def csv(self, frame: pd.DataFrame, file: str) -> None:
+        """Write a table as CSV; its line ends are quoted where a value holds one, a file's name say."""
+        self.text(frame.to_csv(index=False, lineterminator="\r\n"), file)
 
     def image(self, image: Image.Image, key: str) -> None:
         """Write an image under a key, by which the compare page lays out runs in a grid."""
@@ -209,76 +248,28 @@ class RunLog:
         """Copy a local file into the run's artifacts."""
         self._client.log_artifact(self.run_id, str(path), folder)
 
+    def parquet(self, frame: pd.DataFrame, file: str) -> None:
+        """Write a table for programs to read."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(file).name
+            frame.to_parquet(path, index=False)
+            self.file(path, Path(file).parent.name or None)
+
     def finish(self, status: str = "FINISHED") -> None:
         """End the run: `FINISHED`, `FAILED` or `KILLED`."""
         self._client.set_terminated(self.run_id, status)
 
 
-@contextmanager
-def parent_run(tracking: Tracking, name: str, kind: str) -> Iterator[RunLog]:
-    """Start the run of a search, or go on with the one that `mlflow run` started.
+def read_artifact(tracking: Tracking, run_id: str, file: str, folder: Path) -> Path:
+    """Fetch an artifact of a run into `folder`.
 
-    It is the active run meanwhile, for MLflow's fluent calls on the driver. An exception ends it as
-    FAILED, with the message as an artifact; Ctrl-C as KILLED.
+    Raises
+    ------
+    TrackingError
+        The run has no such artifact, or the store does not answer.
     """
-    client = tracking.client()
-    inside_mlflow_run = "MLFLOW_RUN_ID" in os.environ
-    status = "FINISHED"
-    run = mlflow.start_run(
-        experiment_id=tracking.experiment_id, run_name=None if inside_mlflow_run else name
-    )
-    log = RunLog(client, run.info.run_id)
     try:
-        log.batch(tags={KIND: kind})
-        yield log
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except Exception as error:
-        status = "FAILED"
-        log.text(f"{error}\n", ERROR_FILE)
-        raise
-    finally:
-        mlflow.end_run(status)
-
-
-@contextmanager
-def trial_run(tracking: Tracking, parent_id: str, number: int, name: str) -> Iterator[RunLog]:
-    """Make a trial's child run, on the worker; an exception ends it as FAILED with `error.txt`."""
-    client = tracking.client()
-    # MLflow puts a logged model into this process's experiment, whatever its run is.
-    os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
-    tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
-    run = client.create_run(tracking.experiment_id, run_name=f"{number:03d}-{name}", tags=tags)
-    log = RunLog(client, run.info.run_id)
-    try:
-        yield log
-    except BaseException as error:
-        log.text(f"{error}\n\n{traceback.format_exc()}", ERROR_FILE)
-        log.finish("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    log.finish()
-
-
-def trial_runs(tracking: Tracking, parent_id: str) -> list[Run]:
-    """The child runs of a search, oldest first."""
-    client = tracking.client()
-    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and tags.`{KIND}` = 'trial'"
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [tracking.experiment_id], query, order_by=["start_time ASC"], page_token=token
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
-
-
-def close_trials_left_running(tracking: Tracking, parent_id: str) -> None:
-    """End the child runs whose workers are gone (a timeout, a killed process) as KILLED."""
-    client = tracking.client()
-    for run in trial_runs(tracking, parent_id):
-        if run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, "KILLED")
+        with bounded_requests():
+            return Path(tracking.client().download_artifacts(run_id, file, str(folder)))
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"The run {run_id} has no {file} that can be read: {reason(error)}.") from error

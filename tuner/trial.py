@@ -25,10 +25,12 @@ from tuner.experiment import LOWER_IS_BETTER
 from tuner.flavor import log_model
 from tuner.pages import light_figure_html
 from tuner.pipelines import assemble, fit_classifier
+from tuner.runs import answers, trial_name, trial_run
 from tuner.search_space import NUMBER, TrialParams
-from tuner.sessions import Endpoint, connect_from_worker
+from tuner.sessions import Endpoint, connect_from_worker, interrupted_after
 from tuner.splits import TRAIN, VALIDATION
-from tuner.tracking import RunLog, Tracking, trial_run
+from tuner.tracking import RunLog, Tracking
+from tuner.unsent import UNSENT, open_unsent
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -101,12 +103,23 @@ def _fit(train: DataFrame, validation: DataFrame, params: TrialParams) -> _Fit:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What a trial found, before any of it is logged."""
+
+    evaluation: Evaluation
+    scored: Scored
+    metrics: dict[str, float]
+    history: list[float]
+    model: LogisticRegressionModel
+
+
+@dataclass(frozen=True)
 class Trial:
     """The objective that SparkTrials sends to a worker and calls there with one point of the space.
 
     It never raises: a trial that fails leaves a FAILED run with its reason and tells hyperopt so, and
     the search goes on. It owns the child run from start to end; the driver only closes the runs of
-    workers that died.
+    workers that died. Where the MLflow server is gone for good, what it found is kept on disk (`unsent`).
 
     Parameters
     ----------
@@ -125,6 +138,10 @@ class Trial:
         A folder that the worker and Spark's executors both see.
     example
         The bytes of one image, for the models' input example.
+    unsent
+        A folder, seen by workers and driver, for trials that the MLflow server does not take.
+    timeout
+        Seconds that a trial may take; None: any.
     """
 
     endpoint: Endpoint
@@ -137,6 +154,8 @@ class Trial:
     metric: str
     staging: Path
     example: bytes
+    unsent: Path
+    timeout: float | None = None
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Run one trial; the result holds `loss`, the run's id and the metrics, or the reason."""
@@ -144,39 +163,57 @@ class Trial:
         started = time.monotonic()
         outcome = {"trial": number, "params": params.to_dict()}
         try:
-            with trial_run(self.tracking, self.parent_id, number, params.backbone.lower()) as run:
-                outcome |= {"run_id": run.run_id, "name": f"{number:03d}-{params.backbone.lower()}"}
-                metrics = self._fit_score_log(run, params)
+            found = self._find_and_log(number, params)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             return outcome | {"status": STATUS_FAIL, "reason": reason}
         sign = 1.0 if self.metric in LOWER_IS_BETTER else -1.0
         return outcome | {
             "status": STATUS_OK,
-            "loss": sign * metrics[self.metric],
-            "metrics": metrics,
+            "name": trial_name(number, params.backbone),
+            "loss": sign * found["metrics"][self.metric],
             "seconds": time.monotonic() - started,
+            **found,
         }
 
-    def _fit_score_log(self, run: RunLog, params: TrialParams) -> dict[str, float]:
-        run.batch(params=params.to_dict())
-        table = connect_from_worker(self.endpoint).table(self.tables[params.backbone])
-        if self.folds:
-            evaluation, scored, fits, model = self._cross_validate(table, params)
-        else:
-            part = F.col(PART)
-            fit = _fit(table.where(part == TRAIN), table.where(part == VALIDATION), params)
-            scored, fits, model = fit.scored, [fit], fit.model
-            evaluation = evaluate(scored.label_index, scored.probability, self.labels)
+    def _find_and_log(self, number: int, params: TrialParams) -> dict[str, Any]:
+        """Find, and log to MLflow or, where its server is gone, to a store on disk (`unsent`)."""
+        found = None
+        try:
+            with trial_run(self.tracking, self.parent_id, number, params.to_dict()) as run:
+                found = self._find(params)
+                self._log(run, params.backbone, found)
+            return {"run_id": run.run_id, "metrics": found.metrics}
+        except Exception:
+            if answers(self.tracking):
+                raise
+        found = found or self._find(params)
+        with trial_run(open_unsent(self.unsent), self.parent_id, number, params.to_dict()) as run:
+            self._log(run, params.backbone, found)
+        return {"run_id": run.run_id, "metrics": found.metrics, UNSENT: True}
+
+    def _find(self, params: TrialParams) -> _Found:
+        session = connect_from_worker(self.endpoint)
+        with interrupted_after(session, self.timeout):
+            table = session.table(self.tables[params.backbone])
+            if self.folds:
+                evaluation, scored, fits, model = self._cross_validate(table, params)
+            else:
+                part = F.col(PART)
+                fit = _fit(table.where(part == TRAIN), table.where(part == VALIDATION), params)
+                scored, fits, model = fit.scored, [fit], fit.model
+                evaluation = evaluate(scored.label_index, scored.probability, self.labels)
         metrics = self._checked(evaluation.metrics) | {
             "train_accuracy": float(np.mean([fit.train_accuracy for fit in fits])),
             "fit_seconds": sum(fit.seconds for fit in fits),
             "iterations": float(np.mean([len(fit.history) - 1 for fit in fits])),
         }
-        run.batch(metrics=metrics, histories={"objectiveHistory": fits[-1].history})
-        log_evaluation(run, evaluation, scored, plotly_run=self.parent_id)
-        self._log_model(run, model, self.backbones[params.backbone])
-        return metrics
+        return _Found(evaluation, scored, metrics, fits[-1].history, model)
+
+    def _log(self, run: RunLog, backbone: str, found: _Found) -> None:
+        run.batch(metrics=found.metrics, histories={tracking.HISTORY: found.history})
+        log_evaluation(run, found.evaluation, found.scored, plotly_run=self.parent_id)
+        self._log_model(run, found.model, self.backbones[backbone])
 
     def _cross_validate(
         self, table: DataFrame, params: TrialParams

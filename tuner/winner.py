@@ -9,13 +9,15 @@ from typing import Any
 
 from tuner import charts, tracking
 from tuner.evaluation import Evaluation, evaluate
-from tuner.experiment import LOWER_IS_BETTER, Experiment
+from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
 from tuner.flavor import log_model
+from tuner.model_card import ModelFacts, model_card, short_card
 from tuner.pages import figure_html
 from tuner.pipelines import assemble, fit_classifier
 from tuner.preparation import PreparedImages, feature_table
-from tuner.registry import RegisteredVersion, register_winner
+from tuner.promotion import place_version
+from tuner.registry import RegisteredVersion, describe_version, register_version
 from tuner.search_space import TrialParams
 from tuner.sessions import DriverSession
 from tuner.splits import TEST
@@ -98,33 +100,42 @@ def finish_winner(
         staging=staging,
         example=example,
     )
-    version = register_winner(
+    registered = register_version(
         store,
         info,
         name=experiment.model_name,
-        stage=experiment.registry.stage,
-        alias=experiment.registry.alias,
-        description=_describe(experiment, prepared, best, test),
         tags={
             "backbone": params.backbone,
             tracking.DATA_DIGEST: prepared.digest,
-            "tuner.search_run_id": run.run_id,
-            "tuner.trial_run_id": best["run_id"],
+            tracking.SEARCH_RUN: run.run_id,
+            tracking.TRIAL_RUN: best["run_id"],
             f"validation_{metric}": f"{best['metrics'][metric]:.4f}",
             **{f"test_{name}": f"{value:.4f}" for name, value in test.metrics.items()},
         },
     )
+    facts = _facts(experiment, prepared, best, test, str(registered.version))
+    run.text(model_card(facts), tracking.MODEL_CARD_FILE)
+    describe_version(store, registered, short_card(facts))
+    sources = {experiment.images: (prepared.images, prepared.index)}
+    version = place_version(session, store, run, registered, experiment, sources)
     return Winner(best["trial"], best["run_id"], best["name"], params, best["metrics"], test, version)
 
 
-def _describe(experiment: Experiment, prepared: PreparedImages, best: Result, test: Evaluation) -> str:
-    metric = experiment.search.metric
-    params = TrialParams(**best["params"])
-    direction = "lower" if metric in LOWER_IS_BETTER else "higher"
-    return (
-        f"{experiment.name}: {', '.join(prepared.labels)}. {params.backbone} features, LogisticRegression "
-        f"with regParam {params.regParam:g}, elasticNetParam {params.elasticNetParam:g}, "
-        f"maxIter {params.maxIter}. Trial {best['name']} had {metric} {best['metrics'][metric]:.4f} on "
-        f"validation data ({direction} is better); fitted again on train and validation, it has "
-        f"accuracy {test.metrics['accuracy']:.4f} on {int(test.confusion.sum())} test images."
+def _facts(
+    experiment: Experiment, prepared: PreparedImages, best: Result, test: Evaluation, version: str
+) -> ModelFacts:
+    metric, params = experiment.search.metric, TrialParams(**best["params"])
+    files = {spec.name: spec.file for spec in experiment.search.backbone}
+    return ModelFacts(
+        name=experiment.model_name,
+        version=version,
+        alias=experiment.registry.alias,
+        images=experiment.images,
+        data_digest=prepared.digest,
+        split=prepared.index,
+        network=params.backbone,
+        own_network=files[params.backbone] is not None,
+        params=params,
+        validation=(metric, best["metrics"][metric]),
+        test=test,
     )

@@ -1,0 +1,126 @@
+"""A search in a process of its own, for tests that disturb it, and what MLflow says of it afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for something to become true; fail if it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and those that they started."""
+    for thread in Path(f"/proc/{pid}/task").glob("*"):  # each lists its own
+        try:
+            children = (thread / "children").read_text().split()
+        except OSError:  # it ended
+            continue
+        for child in map(int, children):
+            yield child
+            yield from descendants(child)
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:  # it ended
+        return ""
+
+
+class SearchProcess:
+    """`tuner` in a folder; `uri` is the MLflow store, by default the folder's own."""
+
+    def __init__(self, folder: Path, *arguments: object, uri: str | None = None) -> None:
+        self.folder = folder
+        self.uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        self.log = (folder / "output.log").open("a+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tuner", *map(str, arguments)],
+            cwd=folder,
+            env=environment | {"MLFLOW_TRACKING_URI": self.uri},
+            stdout=self.log,
+            stderr=self.log,
+            text=True,
+            start_new_session=True,  # a Ctrl-C of the test run is not the search's
+        )
+
+    def __enter__(self) -> "SearchProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            if self.process.poll() is None or pid != self.process.pid:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        self.process.wait()
+        self.log.close()
+
+    def end(self, seconds: float = 240) -> int:
+        """Wait for the end; gives the exit code."""
+        return self.process.wait(seconds)
+
+    def output(self) -> str:
+        self.log.seek(0)
+        return self.log.read()
+
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def search(self) -> Run:
+        """The latest search's run."""
+        client = self.client()
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        return client.search_runs(ids, "tags.`tuner.kind` = 'search'", order_by=["start_time DESC"])[0]
+
+    def trials(self, *statuses: str) -> list[Run]:
+        """Its trials' runs, of these statuses or of all, oldest first."""
+        search = self.search()
+        query = f"tags.`mlflow.parentRunId` = '{search.info.run_id}'"
+        runs = self.client().search_runs(
+            [search.info.experiment_id], query, order_by=["start_time ASC"], max_results=1000
+        )
+        return [run for run in runs if not statuses or run.info.status in statuses]
+
+    def numbers(self, *statuses: str) -> list[int]:
+        return sorted(int(run.data.tags["tuner.trial"]) for run in self.trials(*statuses))
+
+    def running(self) -> bool:
+        """Whether a trial is at work: its run is there, and it has said its parameters."""
+        try:
+            return bool([run for run in self.trials("RUNNING") if run.data.params])
+        except Exception:  # the store or the run is not there yet
+            return False
+
+    def workers(self) -> list[int]:
+        """The Python workers: forks of Spark's daemon."""
+        daemons = [pid for pid in descendants(self.process.pid) if "pyspark.daemon" in command_line(pid)]
+        return [pid for pid in daemons if any(pid in descendants(daemon) for daemon in daemons)]
+
+    def assert_whole(self, wanted: int) -> None:
+        """Each trial finished once, nothing is left running, and the registered winner loads."""
+        assert self.numbers("FINISHED") == list(range(1, wanted + 1)), self.output()[-3000:]
+        assert self.trials("RUNNING", "SCHEDULED") == []
+        assert self.search().info.status == "FINISHED"
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            name = self.client().search_registered_models()[0].name
+            assert mlflow.pyfunc.load_model(f"models:/{name}@champion").unwrap_python_model is not None
+        finally:
+            mlflow.set_tracking_uri(before)

@@ -1,0 +1,145 @@
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import FinishedSearch
+from models import CHAMPION, NO_IMAGES, ODD_IMAGES, letter_files, tracking
+from rich.console import Console
+
+from tuner.cli import main
+from tuner.errors import ImageSourceError, ModelError
+from tuner.prediction import predict_files, sample_files
+
+
+@pytest.fixture
+def here(
+    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    with tracking(finished_search.store):
+        yield tmp_path
+
+
+def predict(*places: Path, output: str = "json", top_k: int = 0) -> tuple[int, str]:
+    out = io.StringIO(newline="")
+    console = Console(file=io.StringIO())
+    unread = predict_files(CHAMPION, places, top_k=top_k, output=output, out=out, console=console)
+    return unread, out.getvalue()
+
+
+def test_files_and_folders_give_a_row_each(here: Path, letters: Path) -> None:
+    (here / "deep" / "er").mkdir(parents=True)
+    for name in ("one.gif", "er/two.gif", "er/bad.gif", ".hidden"):
+        (here / "deep" / name).write_bytes(ODD_IMAGES["GIF"] if "bad" not in name else b"no image")
+    (letter,) = letter_files(letters, "ñandú <b>", 1)
+    unread, text = predict(letter, here / "deep", top_k=2)
+    rows = {Path(row["path"]).name: row for row in json.loads(text)}
+    assert next(iter(rows)) == letter.name
+    assert set(rows) == {letter.name, "one.gif", "two.gif", "bad.gif"}
+    assert unread == 1
+    assert rows["bad.gif"] | {"path": ""} == {
+        "path": "",
+        "prediction": None,
+        "probability": None,
+        "error": "not an image of a known format",
+        "top_k": None,
+    }
+    assert rows["one.gif"]["probability"] == pytest.approx(rows["two.gif"]["probability"], abs=1e-6)
+    assert rows[letter.name]["prediction"] == "ñandú <b>" == rows[letter.name]["top_k"][0]["label"]
+    assert "ñandú <b>" in text
+
+
+@pytest.mark.parametrize("top_k", [0, 2, 99])
+def test_the_csv_has_the_columns_that_it_promises(here: Path, letters: Path, top_k: int) -> None:
+    (here / 'bad, "quoted".png').write_bytes(NO_IMAGES["cut"])
+    unread, text = predict(*letter_files(letters, "o", 2), here, output="csv", top_k=top_k)
+    reader = csv.DictReader(io.StringIO(text))
+    *good, bad = reader
+    likely = range(1, min(top_k, 3) + 1)
+    extra = [name for place in likely for name in (f"label_{place}", f"probability_{place}")]
+    assert reader.fieldnames == ["path", "prediction", "probability", "error", *extra]
+    assert unread == 1
+    assert Path(bad.pop("path")).name == 'bad, "quoted".png'
+    assert {name for name, value in bad.items() if value} == {"error"}
+    for row in good:
+        assert row["prediction"] == "o"
+        assert 1 / 3 < float(row["probability"]) <= 1
+        if top_k:
+            assert (row["label_1"], row["probability_1"]) == ("o", row["probability"])
+
+
+def test_many_files_are_answered_batch_by_batch(here: Path) -> None:
+    for number in range(130):
+        (here / f"{number:03d}.gif").write_bytes(ODD_IMAGES["GIF"] if number != 64 else b"")
+    unread, text = predict(here)
+    rows = json.loads(text)
+    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in here.iterdir())
+    assert [number for number, row in enumerate(rows) if row["error"]] == [64]
+    assert unread == 1
+
+
+def test_what_cannot_be_opened_is_a_row(here: Path) -> None:
+    os.mkfifo(here / "pipe.png")
+    unread, text = predict(here / "pipe.png")
+    assert [row["error"] for row in json.loads(text)] == ["cannot be read: not a regular file"]
+    assert unread == 1
+
+
+def test_a_name_that_is_not_utf8_is_answered(here: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(here) + b"/caf\xe9.gif"))
+    odd.write_bytes(ODD_IMAGES["GIF"])
+    unread, text = predict(here)
+    (row,) = json.loads(text)
+    assert unread == 0
+    assert row["path"] == f"{here}/caf\\xe9.gif"
+
+
+def test_a_sample_leaves_out_what_cannot_be_read(here: Path) -> None:
+    (here / "1.gif").write_bytes(ODD_IMAGES["GIF"])
+    os.mkfifo(here / "pipe.png")
+    assert sample_files([]) == []
+    assert sample_files([here]) == [ODD_IMAGES["GIF"]]
+
+
+def test_places_that_cannot_work_are_sentences(here: Path) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(ImageSourceError, match=r"^There is no file or folder .*gone: check the path\.$"):
+        predict(here / "gone")
+    with pytest.raises(ImageSourceError, match=r"^There are no files in .*empty\.$"):
+        predict(here / "empty")
+    with pytest.raises(ModelError, match=r"^--top-k is -1: it must be 0 or more\.$"):
+        predict(here, top_k=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("models:/letters@nobody", "."), "The model models:/letters@nobody cannot be loaded"),
+        (("models:/letters/77", "."), "The model models:/letters/77 cannot be loaded"),
+        (("gone", "."), "The model gone cannot be loaded"),
+        ((CHAMPION, "gone"), "There is no file or folder gone"),
+        ((CHAMPION, ".", "--top-k", "-2"), "--top-k is -2"),
+    ],
+)
+def test_the_command_ends_with_one_sentence(
+    here: Path,
+    finished_search: FinishedSearch,
+    arguments: tuple[str, ...],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (here / "image.gif").write_bytes(ODD_IMAGES["GIF"])
+    monkeypatch.setattr(sys, "argv", ["tuner", "predict", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"tuner: {expected}")
+    assert len(captured.err.strip().splitlines()) == 1

@@ -40,6 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
         (("--maxIter", "-1"), "maxIter is -1"),
         (("--regParam", "-1"), "regParam is -1"),
         (("--cache", "/proc/nowhere"), "cannot be written"),
+        (("--cache", ".tuner/../mlruns/1/x"), "lies among MLflow's artifacts"),
     ],
 )
 def test_bad_input_is_one_sentence(folder, monkeypatch, capsys, arguments, expected):
@@ -65,8 +66,8 @@ def test_unknown_option_is_refused(folder, monkeypatch, capsys):
     ],
 )
 def test_images_that_cannot_work_are_one_sentence(folder: Path, letters: Path, images: str, expected: str):
-    pictures = (letters / "o").glob("*.png")
-    for label, picture in zip({"one": ["a"], "few": ["a", "b"], "nowhere": []}[images], pictures, strict=False):
+    labels = {"one": ["a"], "few": ["a", "b"], "nowhere": []}[images]
+    for label, picture in zip(labels, (letters / "o").glob("*.png"), strict=False):
         (folder / images / label).mkdir(parents=True)
         (folder / images / label / "x.png").write_bytes(picture.read_bytes())
     done = tuner(folder, "search", "--experiment", "e.yaml", "--images", images)

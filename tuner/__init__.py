@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from tuner.experiment_file import read_experiment
     from tuner.featurizer import DeepImageFeaturizer
     from tuner.filling import fill_cache
+    from tuner.flavor import load_model
+    from tuner.promotion import promote
+    from tuner.resume import find_search
+    from tuner.scorer import Scorer
     from tuner.search import SearchResult, run_search
+    from tuner.sql_functions import register_sql_function
 
 # Imported when first used: a server or a worker that needs one name does not wait for Spark and MLflow.
 _MODULES = {
@@ -20,12 +25,17 @@ _MODULES = {
     "Experiment": "tuner.experiment",
     "InvalidInput": "tuner.errors",
     "ModelEvaluation": "tuner.batch_evaluation",
+    "Scorer": "tuner.scorer",
     "SearchError": "tuner.errors",
     "SearchResult": "tuner.search",
     "TunerError": "tuner.errors",
     "evaluate_model": "tuner.batch_evaluation",
     "fill_cache": "tuner.filling",
+    "find_search": "tuner.resume",
+    "load_model": "tuner.flavor",
+    "promote": "tuner.promotion",
     "read_experiment": "tuner.experiment_file",
+    "register_sql_function": "tuner.sql_functions",
     "run_search": "tuner.search",
 }
 
@@ -34,12 +44,17 @@ __all__ = [
     "Experiment",
     "InvalidInput",
     "ModelEvaluation",
+    "Scorer",
     "SearchError",
     "SearchResult",
     "TunerError",
     "evaluate_model",
     "fill_cache",
+    "find_search",
+    "load_model",
+    "promote",
     "read_experiment",
+    "register_sql_function",
     "run_search",
 ]
 

@@ -10,6 +10,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
 from rich.console import Console
 
+from tuner.cluster import check_workers
 from tuner.columns import PROBABILITY
 from tuner.errors import ImageSourceError, ModelError
 from tuner.evaluation import Evaluation, evaluate
@@ -47,6 +48,7 @@ def evaluate_model(
         parent_run(store, f"evaluate {model_uri}", "evaluate") as run,
         driver_session("tuner evaluate", 1, master=master) as session,
     ):
+        check_workers(session, images=images)
         source = read_images(session.spark, images)
         pipeline, labels = load_pipeline(model_uri)
         unknown = sorted(set(source.labels) - set(labels))

@@ -15,10 +15,11 @@ from pyspark.sql.utils import is_remote
 from tuner.backbones import Backbone, load_network
 from tuner.inference import Read, featurize
 from tuner.machine import machine_cores
+from tuner.spark_settings import local_slots
 
 
 def _is_local(spark: SparkSession) -> bool:
-    return str(spark.sparkContext.master).startswith("local")
+    return local_slots(str(spark.sparkContext.master)) is not None
 
 
 def worker_threads(spark: SparkSession) -> int:

@@ -176,7 +176,8 @@ class FeatureCache:
 
     def read(self, spark: SparkSession, backbone: Backbone) -> DataFrame:
         """The features of every image that has them: `digest`, and `features` as a dense vector."""
-        rows = spark.read.schema(_COLUMNS).parquet(*parts(self.folder(backbone)))
+        files = [f"file://{part}" for part in parts(self.folder(backbone))]  # not the cluster's own system
+        rows = spark.read.schema(_COLUMNS).parquet(*files)
         good = rows.where(F.col("error").isNull()).dropDuplicates(["digest"])
         return good.select("digest", array_to_vector(F.col("features")).alias("features"))
 

@@ -6,9 +6,9 @@ import time
 
 from rich.console import Console
 
+from tuner.cluster import check_workers
 from tuner.experiment import Experiment
-from tuner.feature_cache import FeatureCache
-from tuner.preparation import check_names, prepare_images
+from tuner.preparation import check_names, open_cache, prepare_images
 from tuner.runs import parent_run
 from tuner.sessions import driver_session
 from tuner.tracking import QUARANTINE_FILE, open_tracking
@@ -26,10 +26,12 @@ def fill_cache(experiment: Experiment, *, master: str | None = None, console: Co
     """
     console = console or Console()
     check_names(experiment)
-    cache = FeatureCache(experiment.cache)
-    with parent_run(open_tracking(experiment.name), f"{experiment.name}-features", "features") as run:
+    store = open_tracking(experiment.name)
+    cache = open_cache(experiment, store)
+    with parent_run(store, f"{experiment.name}-features", "features") as run:
         started = time.monotonic()
         with driver_session(f"tuner {experiment.name}", 1, master=master) as session:
+            check_workers(session, cache=cache.root, images=experiment.images)
             prepared = prepare_images(session, experiment, cache, console)
         run.csv(prepared.quarantine, QUARANTINE_FILE)
         counts = {

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 
 from tuner.backbones import Backbone, resolve_backbone
-from tuner.errors import ImageSourceError
+from tuner.errors import CacheError, ImageSourceError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache, refuse_bad_images
 from tuner.images import ImageSet, contents, index_images, read_images
@@ -23,6 +23,7 @@ from tuner.network_table import find_network
 from tuner.progress import extraction_progress
 from tuner.sessions import DriverSession
 from tuner.splits import TEST, split_images
+from tuner.tracking import Tracking, local_artifacts
 
 _PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
 _CONFLICT = "label conflict"
@@ -109,6 +110,23 @@ def extract_features(
             fail_on_bad_image=fail_on_bad_image,
         )
     return done.extracted
+
+
+def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
+    """Open the experiment's feature cache.
+
+    Raises
+    ------
+    CacheError
+        It cannot be written, or lies among MLflow's artifacts.
+    """
+    artifacts = local_artifacts(store)
+    if artifacts and experiment.cache.resolve().is_relative_to(artifacts):
+        raise CacheError(
+            f"The cache {experiment.cache} lies among MLflow's artifacts, in {artifacts}: choose another "
+            "folder with cache."
+        )
+    return FeatureCache(experiment.cache)
 
 
 def check_names(experiment: Experiment) -> None:

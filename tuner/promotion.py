@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
+from tuner.cluster import check_workers
 from tuner.comparison import Decision, decide
 from tuner.contest import Contest, Source, compare_versions, log_contest, search_experiment, version_uri
 from tuner.errors import InvalidInput, ModelError
@@ -139,6 +140,7 @@ def promote(
         parent_run(open_tracking("promote"), title, "promote") as run,
         driver_session("tuner promote", 1, master=master) as session,
     ):
+        check_workers(session, images=images)
         contest, decision = None, None
         try:
             contest = compare_versions(

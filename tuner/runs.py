@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pyspark import TaskContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import TrackingError
@@ -107,6 +108,7 @@ def trial_run(
     os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
     tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
     name = trial_name(number, params["backbone"])
+    _close_earlier_attempts(tracking, parent_id, number)
     run = client.create_run(tracking.experiment_id, run_name=name, tags=tags)
     log = RunLog(client, run.info.run_id)
     try:
@@ -118,6 +120,16 @@ def trial_run(
             log.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     log.finish()
+
+
+def _close_earlier_attempts(tracking: Tracking, parent_id: str, number: int) -> None:
+    """End what an executor left that died with a trial: its run, even if it came as far as its end."""
+    task = TaskContext.get()
+    if task is None or task.attemptNumber() == 0:
+        return
+    for run in trial_runs(tracking, parent_id):
+        if run.data.tags[TRIAL] == str(number) and run.info.status in ("RUNNING", "FINISHED"):
+            tracking.client().set_terminated(run.info.run_id, "KILLED")
 
 
 def trial_runs(tracking: Tracking, parent_id: str) -> list[Run]:

@@ -18,6 +18,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from rich.console import Console
 
 from tuner import charts, tracking
+from tuner.cluster import check_workers
 from tuner.errors import SearchError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
@@ -28,6 +29,7 @@ from tuner.preparation import (
     check_names,
     data_digest,
     first_image,
+    open_cache,
     prepare_images,
     publish_tables,
     weights_files,
@@ -101,7 +103,7 @@ def run_search(
         check_same(resume, experiment)
     store = resume.store if resume else open_tracking(experiment.name)
     holder_of(store, experiment.model_name, experiment.registry.alias)  # a registry that is away: said now
-    cache = FeatureCache(experiment.cache)
+    cache = open_cache(experiment, store)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
         if resume:  # before its run is touched: another process may be at work on it
@@ -120,6 +122,11 @@ def run_search(
             )
         )
         stop.listen()
+        hosts = check_workers(
+            session, cache=cache.root, images=experiment.images, store=store, run_id=run.run_id
+        )
+        if hosts:
+            console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
         search = _Search(experiment, store, run, cache, session, console, stop)
         return search.go_on_with(resume) if resume else search.start()
 
@@ -145,8 +152,7 @@ class _Search:
         close_trials_left_running(self.store, self.run.run_id)
         prepared = prepare_images(self.session, self.experiment, self.cache, self.console)
         check_same_images(earlier, prepared.digest)
-        if earlier.data_digest is None:
-            _log_data(self.run, self.experiment, prepared)
+        _log_data(self.run, self.experiment, prepared)  # again: it may have ended in the midst of it
         ended = ended_trials(earlier)
         self.console.print(f"{len(ended)} trials ended before and count")
         return self._search(prepared, ended)

@@ -11,24 +11,28 @@ import secrets
 import shutil
 import socket
 import sys
+import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql import SparkSession
 
 from tuner.errors import SessionError, TrialError
-from tuner.machine import machine_cores, memory_mib
+from tuner.executors import await_slots, check_standalone, java_reason
+from tuner.machine import machine_cores
+from tuner.package_zip import pack_package
+from tuner.spark_settings import chosen_master, local_slots, settings
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 _TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
-_TASK_ATTEMPTS = 4  # Spark's default on clusters; its local mode gives up at the first dead worker
 _PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
 
 
@@ -59,16 +63,6 @@ class DriverSession:
     slots: int
 
 
-def _local_slots(master: str) -> int | None:
-    """The slots of a `local[…]` master; None for a cluster's."""
-    if master == "local":
-        return 1
-    if not master.startswith("local["):
-        return None
-    count = master.removeprefix("local[").rstrip("]").split(",")[0]
-    return machine_cores() if count == "*" else int(count)
-
-
 def check_slots(slots: int, parallelism: int, where: str) -> None:
     """Refuse a parallelism at which trials hold every slot and their MLlib jobs wait for ever.
 
@@ -96,67 +90,67 @@ def _check_java() -> None:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _configuration(master: str, host: str, port: int) -> dict[str, str]:
-    log4j = resources.files("tuner") / "log4j2.properties"
-    settings = {
-        "spark.master": master,
-        "spark.plugins": "org.apache.spark.sql.connect.SparkConnectPlugin",
-        "spark.connect.grpc.binding.address": host,
-        "spark.connect.grpc.binding.port": str(port),
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j}",
-        "spark.scheduler.mode": "FAIR",  # the MLlib jobs of several trials share the slots
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",  # of image contents: 10,000 may be GBs
-        "spark.ui.showConsoleProgress": "false",
-    }
-    if _local_slots(master) is not None:
-        # One machine: its other users and the network have no business with this application.
-        settings |= {
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.ui.enabled": "false",
-            "spark.sql.shuffle.partitions": str(machine_cores()),
-        }
-        if "SPARK_DRIVER_MEMORY" not in os.environ:
-            settings["spark.driver.memory"] = f"{_driver_memory_mib()}m"
-    return settings
-
-
-def _driver_memory_mib() -> int:
-    """A quarter of the machine's memory, from 1 to 8 GiB: in local mode the driver holds the features."""
-    return min(max(memory_mib() // 4, 1024), 8192)
-
-
-def _launch(app_name: str, master: str, host: str, port: int) -> SparkSession:
+def _launch(app_name: str, master: str, port: int) -> SparkSession:
     builder = SparkSession.builder.appName(app_name)
-    for key, value in _configuration(master, host, port).items():
+    for key, value in settings(master, port).items():
         builder = builder.config(key, value)
     try:
         return builder.getOrCreate()
     except Exception as error:  # py4j's own error: the JVM says what went wrong in its text
-        if "BindException" in str(error):
+        if "BindException" in str(error) and str(port) in str(error):
             raise SessionError(
-                f"Port {port} on {host} is in use, so Spark Connect cannot listen there: choose another "
-                "with --connect-port, or 0 for any free one."
+                f"Port {port} of this machine is in use, so Spark Connect cannot listen there: choose "
+                "another with --connect-port, or 0 for any free one."
             ) from None
-        reason = str(error).strip().splitlines()[0]
-        raise SessionError(f"Spark could not be started with master {master}: {reason}") from error
+        raise SessionError(
+            f"Spark could not be started with master {master}: {java_reason(error)}"
+        ) from error
 
 
-def _launch_on_free_port(app_name: str, master: str, host: str, port: int) -> tuple[SparkSession, int]:
+def _launch_on_free_port(app_name: str, master: str, port: int) -> tuple[SparkSession, int]:
     for attempt in range(1, _PORTS_TRIED + 1):
         chosen = port or _free_port()
         try:
-            return _launch(app_name, master, host, chosen), chosen
+            return _launch(app_name, master, chosen), chosen
         except SessionError as error:
             if port or "is in use" not in str(error) or attempt == _PORTS_TRIED:
                 raise
     raise AssertionError("unreachable")
+
+
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """The token of this process: its JVM outlives a session, and keeps the environment it began with."""
+    return secrets.token_urlsafe(32)
+
+
+def _check_guarded(endpoint: Endpoint, host: str) -> None:
+    """Refuse to go on with an endpoint that lets strangers in, or that does not take the token."""
+    from grpc import RpcError, insecure_channel  # type: ignore[import-untyped]
+    from pyspark.sql.connect.proto import ConfigRequest, SparkConnectServiceStub
+
+    question = ConfigRequest(session_id=str(uuid.uuid4()))
+    question.operation.get_all.SetInParent()
+    answers = []
+    with insecure_channel(f"{host}:{endpoint.port}") as channel:
+        ask = SparkConnectServiceStub(channel).Config  # type: ignore[no-untyped-call]
+        for metadata in ([], [("authorization", f"Bearer {endpoint.token}")]):
+            try:
+                ask(question, metadata=metadata, timeout=30)
+                answers.append("")
+            except RpcError as error:
+                answers.append(error.code().name)
+    if answers != ["UNAUTHENTICATED", ""]:
+        raise SessionError(
+            "The Spark Connect endpoint does not keep to this application's token: start tuner by itself, "
+            "not with spark-submit or beside another Spark application in the same process, and take "
+            "spark.connect.authenticate.token out of spark-defaults.conf."
+        )
 
 
 @contextmanager
@@ -165,22 +159,24 @@ def driver_session(
 ) -> Iterator[DriverSession]:
     """Start Spark on the driver, with a Spark Connect endpoint for its trials; stop it at the end.
 
+    The executors of a cluster get the tuner package itself.
+
     Parameters
     ----------
     app_name
         The application's name, as Spark's own pages show it.
     parallelism
-        How many trials are to run at once. Without `master`, local mode gets a slot for each of
-        them beside one for each core, so that the MLlib jobs of the trials find theirs.
+        How many trials are to run at once.
     master
-        A Spark master URL; None: local mode, on every core.
+        A Spark master URL; None: that of `spark-defaults.conf`, or else local mode, on every core.
     port
         The endpoint's port; 0: a free one.
 
     Raises
     ------
     SessionError
-        No Java, a port in use, too few slots, or a session that is already running in this process.
+        No Java, no master, no executors, a port in use, too few slots, or a session that is already
+        running in this process.
     """
     _check_java()
     if SparkSession.getActiveSession() is not None:
@@ -188,30 +184,32 @@ def driver_session(
             "A Spark session is already running in this process: stop it (spark.stop()) before a "
             "search, which starts one with a Spark Connect endpoint of its own."
         )
-    cores = machine_cores()
-    master = master or f"local[{cores + parallelism},{_TASK_ATTEMPTS}]"
-    local = _local_slots(master)
+    master = chosen_master(master, parallelism)
+    local = local_slots(master)
     if local is not None:
         check_slots(local, parallelism, f"master {master}")
-    host = "127.0.0.1" if local is not None else socket.getfqdn()
-    token = secrets.token_urlsafe(32)
+    elif master.startswith("spark://"):
+        check_standalone(master)
     # Workers must run the Python that holds these packages. The token goes by the environment: a
     # Spark setting would stand on the JVM's command line, where every user of the machine reads it.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ[_TOKEN_VARIABLE] = token
+    os.environ[_TOKEN_VARIABLE] = _token()
     try:
-        spark, bound = _launch_on_free_port(app_name, master, host, port)
+        spark, bound = _launch_on_free_port(app_name, master, port)
     finally:
         del os.environ[_TOKEN_VARIABLE]
     try:
-        slots = spark.sparkContext.defaultParallelism
+        configuration = spark.sparkContext.getConf()
+        host = str(configuration.get("spark.driver.host"))
+        endpoint = Endpoint(host, bound, _token())
+        _check_guarded(endpoint, str(configuration.get("spark.driver.bindAddress", host)))
+        slots = local or await_slots(spark, parallelism, master)
         check_slots(slots, parallelism, f"master {master}")
-        yield DriverSession(
-            spark=spark,
-            endpoint=Endpoint(host, bound, token),
-            cores=min(cores, slots) if local is not None else slots,
-            slots=slots,
-        )
+        cores = slots if local is None else min(machine_cores(), slots)
+        with tempfile.TemporaryDirectory() as folder:
+            if local is None:
+                spark.sparkContext.addPyFile(str(pack_package(Path(folder))))
+            yield DriverSession(spark, endpoint, cores, slots)
     finally:
         spark.stop()
 

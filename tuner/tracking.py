@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -10,13 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode, urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 import pandas as pd
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -65,19 +68,31 @@ MODEL = "model"
 
 HISTORY = "objectiveHistory"  # a trial's stepped metric
 
+# How a secured server is reached; the workers of a cluster do not have the driver's environment.
+_ACCESS = tuple(
+    f"MLFLOW_TRACKING_{name}"
+    for name in ("USERNAME", "PASSWORD", "TOKEN", "INSECURE_TLS", "SERVER_CERT_PATH", "CLIENT_CERT_PATH")
+)
 _CHECK_SECONDS = 10
 _SQLITE_WAIT_SECONDS = 60  # writers of one SQLite file queue up; the default gives up after 5 s
 
 
+def _access() -> dict[str, str]:
+    return {name: os.environ[name] for name in _ACCESS if name in os.environ}
+
+
 @dataclass(frozen=True)
 class Tracking:
-    """Where runs are written: known on the driver, carried to the workers."""
+    """Where runs are written: known on the driver, carried to the workers with what lets them in."""
 
     uri: str
     experiment_id: str
+    access: Mapping[str, str] = field(default_factory=_access, repr=False)
 
     def client(self) -> MlflowClient:
         """Open a client, and make this store MLflow's own in this process."""
+        for name, value in self.access.items():
+            os.environ.setdefault(name, value)
         if mlflow.get_tracking_uri() != self.uri:
             mlflow.set_tracking_uri(self.uri)
         return MlflowClient(self.uri)
@@ -88,9 +103,22 @@ def without_credentials(uri: str) -> str:
     return re.sub(r"//[^@/]+@", "//***@", uri)
 
 
+def _take_credentials(uri: str) -> str:
+    """Move a server's user and password from its URI to MLflow's variables: it prints where runs are."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or parts.username is None:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def _store_uri() -> str:
-    """The tracking URI that MLflow would use, made fit for several writers on SQLite."""
-    uri = mlflow.get_tracking_uri()
+    """The tracking URI that MLflow would use, made fit for several writers on SQLite, wherever they run."""
+    uri = _take_credentials(mlflow.get_tracking_uri())
+    if uri.startswith("sqlite:///"):
+        file, mark, options = uri.removeprefix("sqlite:///").partition("?")
+        uri = f"sqlite:///{Path(file).absolute()}{mark}{options}"
     if uri.startswith("sqlite:///") and "timeout=" not in uri:
         uri += f"{'&' if '?' in uri else '?'}timeout={_SQLITE_WAIT_SECONDS}"
     return uri
@@ -132,6 +160,12 @@ def open_registry() -> Tracking:
     return Tracking(uri, experiment_id="")
 
 
+def _alone_with(uri: str) -> FileLock:
+    """Two processes that make a new store's tables, or an experiment, at once would fail."""
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{name}.lock", timeout=_SQLITE_WAIT_SECONDS)
+
+
 def open_tracking(experiment_name: str) -> Tracking:
     """Find the store and the MLflow experiment, on the driver, and check that the store answers.
 
@@ -146,7 +180,7 @@ def open_tracking(experiment_name: str) -> Tracking:
     uri = open_registry().uri
     shown = without_credentials(uri)
     try:
-        with bounded_requests():
+        with bounded_requests(), _alone_with(uri):
             client = MlflowClient(uri)
             run_id = os.environ.get("MLFLOW_RUN_ID")
             experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -167,6 +201,15 @@ def open_tracking(experiment_name: str) -> Tracking:
             "(check MLFLOW_TRACKING_URI, and that the server runs)."
         ) from error
     return Tracking(uri, experiment_id)
+
+
+def local_artifacts(tracking: Tracking) -> Path | None:
+    """The folder of the experiment's artifacts; None where another machine, or a server, keeps them."""
+    location = tracking.client().get_experiment(tracking.experiment_id).artifact_location
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path)).resolve()
+    return None if parts.scheme else Path(location).resolve()
 
 
 def artifact_address(run_id: str, file: str) -> str:

@@ -360,3 +360,10 @@ def test_a_damaged_part_is_named(cache: FeatureCache, glyphnet: Backbone) -> Non
     with pytest.raises(CacheError, match=rf"is damaged \(.*{part.name}.*\): remove it") as caught:
         cache.known(glyphnet)
     assert "\n" not in str(caught.value)
+
+
+def test_the_folder_may_be_a_file_uri_but_not_another_systems(tmp_path: Path):
+    assert FeatureCache(Path(f"file://{tmp_path}/a")).root == tmp_path / "a"
+    assert FeatureCache(tmp_path / "b:" / "c").root == tmp_path / "b:" / "c"
+    with pytest.raises(CacheError, match="cannot be on hdfs: choose a folder"):
+        FeatureCache(Path("hdfs://host/cache"))

@@ -1,9 +1,11 @@
 import pickle
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
+from models import tracking
 
 from tuner.cluster import needed_packages
 from tuner.errors import CacheError, ImageSourceError, SessionError, TrackingError, TunerError
@@ -70,42 +72,38 @@ def test_a_server_out_of_reach_is_said_without_its_password():
     assert "s3cret" not in str(error)
 
 
-def test_artifacts_out_of_sight_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in, with MLflow's default store: a relative path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(
-        "MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"
-    )  # relative: other workers have other folders
+    with tracking("sqlite:///mlflow.db"):
+        yield tmp_path
+
+
+def test_artifacts_out_of_sight_are_said(here: Path, monkeypatch: pytest.MonkeyPatch):
     store = open_tracking("artifacts")
-    assert store.uri.startswith(f"sqlite:///{tmp_path}/mlflow.db")
+    assert store.uri.startswith(f"sqlite:///{here}/mlflow.db")
     run = store.client().create_run(store.experiment_id)
-    monkeypatch.chdir("/")
-    tracking = (store.uri, store.experiment_id, store.access, run.info.run_id, "experiment.yaml")
-    error = answer(tracking=tracking)
+    monkeypatch.chdir("/")  # workers have other folders
+    asked = (store.uri, store.experiment_id, store.access, run.info.run_id, "experiment.yaml")
+    error = answer(tracking=asked)
     assert isinstance(error, TrackingError)
     assert "does not see the artifacts" in str(error)
     store.client().log_text(run.info.run_id, "name: a", "experiment.yaml")
-    assert answer(tracking=tracking) is None
+    assert answer(tracking=asked) is None
 
 
-def test_user_and_password_leave_the_uri_of_a_server(monkeypatch: pytest.MonkeyPatch):
-    before = mlflow.get_tracking_uri()
-    try:
-        mlflow.set_tracking_uri("https://us%40er:s3cret@host:5000/x")
+def test_user_and_password_leave_the_uri_of_a_server():
+    with tracking("https://us%40er:s3cret@host:5000/x"):
         store = open_registry()
         assert store.uri == mlflow.get_tracking_uri() == "https://host:5000/x"
-        assert dict(store.access) == {
-            "MLFLOW_TRACKING_USERNAME": "us@er",
-            "MLFLOW_TRACKING_PASSWORD": "s3cret",
-        }
-    finally:
-        mlflow.set_tracking_uri(before)
+        access = {"MLFLOW_TRACKING_USERNAME": "us@er", "MLFLOW_TRACKING_PASSWORD": "s3cret"}
+        assert dict(store.access) == access
 
 
-def test_access_to_a_server_travels_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+def test_access_to_a_server_travels_and_is_not_shown(here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret")
-    store = open_tracking("access")
+    store = open_registry()
     assert dict(store.access) == {"MLFLOW_TRACKING_TOKEN": "s3cret"}
     assert "s3cret" not in repr(store)
     questions = Questions(

@@ -106,11 +106,15 @@ def _probe(cache: Path | None) -> Iterator[tuple[str | None, str]]:
 
 
 def _local_path(images: str) -> str | None:
-    """The path that workers read themselves; None for a table, a built-in set, and what Spark reads."""
-    parts = urlsplit(images)
-    if parts.scheme == "file":
-        return url2pathname(parts.path)
-    return None if re.match(r"\w[\w+.-]+:", images) else str(Path(images).absolute())
+    """The path that workers read themselves; None for a table, a built-in set, and what Spark reads.
+
+    None, too, for what is not there on the driver: whoever reads it says so.
+    """
+    file = images.startswith("file:")
+    if not file and re.match(r"\w[\w+.-]+:", images):
+        return None
+    path = Path(url2pathname(urlsplit(images).path) if file else images).absolute()
+    return str(path) if path.exists() else None
 
 
 def _ask(session: DriverSession, questions: Questions) -> list[tuple[str, Exception | None]]:

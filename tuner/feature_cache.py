@@ -56,18 +56,18 @@ class FeatureCache:
     Parameters
     ----------
     root
-        The folder; on a cluster, one that the driver and every worker see.
+        The folder or its `file:` URI; on a cluster, one that the driver and every worker see.
     part_seconds
         How much of a worker's work an interruption may cost.
 
     Raises
     ------
     CacheError
-        The folder cannot be written, or Spark cannot name it.
+        The folder cannot be written, is not a folder of this machine, or Spark cannot name it.
     """
 
     def __init__(self, root: Path, part_seconds: float = _PART_SECONDS) -> None:
-        self.root = root.absolute()
+        self.root = _local(root).absolute()
         self.part_seconds = part_seconds
         if _GLOB.search(str(self.root)):
             raise CacheError(
@@ -180,6 +180,19 @@ class FeatureCache:
         rows = spark.read.schema(_COLUMNS).parquet(*files)
         good = rows.where(F.col("error").isNull()).dropDuplicates(["digest"])
         return good.select("digest", array_to_vector(F.col("features")).alias("features"))
+
+
+def _local(root: Path) -> Path:
+    """The path of a `file:` URI, whose slashes `Path` has made fewer; of a path, itself."""
+    scheme, colon, rest = str(root).partition(":/")
+    if not colon or "/" in scheme or len(scheme) < 2:
+        return root
+    if scheme != "file":
+        raise CacheError(
+            f"The feature cache cannot be on {scheme}: choose a folder that driver and workers share with "
+            "cache, or mount the store as one."
+        )
+    return Path(f"/{rest.lstrip('/')}")
 
 
 def refuse_bad_images(index: pd.DataFrame, known: pd.DataFrame) -> None:

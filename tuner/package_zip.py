@@ -6,8 +6,6 @@ import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-_METADATA = ("METADATA", "direct_url.json")  # what `importlib.metadata` is asked for on workers
-
 
 def pack_package(folder: Path) -> Path:
     """Write the running package, its data files and its metadata to a zip in `folder`; give its path.
@@ -20,8 +18,12 @@ def pack_package(folder: Path) -> Path:
         for file in sorted(package.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 archive.write(file, file.relative_to(package.parent))
-        for name in _METADATA:
-            text = installed.read_text(name)
-            if text is not None:
+        # What `importlib.metadata` is asked for on workers; in a source folder it finds an egg's.
+        metadata = installed.read_text("METADATA") or installed.read_text("PKG-INFO")
+        for name, text in (
+            ("METADATA", metadata),
+            ("direct_url.json", installed.read_text("direct_url.json")),
+        ):
+            if text:
                 archive.writestr(f"tuner-{installed.version}.dist-info/{name}", text)
     return target

@@ -53,7 +53,10 @@ def mobilenet(shared_store: Path) -> Backbone:
 # Features
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "VGG16", "DenseNet121", "MobileNetV3Small"])
+@pytest.mark.parametrize(
+    "name",
+    ["MobileNetV2", "VGG16", pytest.param("DenseNet121", marks=pytest.mark.long), "MobileNetV3Small"],
+)
 def test_features_equal_those_of_keras(name: str, tmp_path: Path, shared_store: Path) -> None:
     file = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (70, 110, 3), np.uint8)).resize(

@@ -71,7 +71,9 @@ def test_equal_models_have_no_gain_and_no_interval():
     assert found.disagreements.empty
 
 
-@pytest.mark.parametrize("metric", ["roc_auc", "logLoss", "weightedRecall"])
+@pytest.mark.parametrize(
+    "metric", [pytest.param("roc_auc", marks=pytest.mark.long), "logLoss", "weightedRecall"]
+)
 def test_every_metric_has_its_gain_within_its_interval(metric: str):
     found = compared(TRUTH, CHAMPION, CHALLENGER, metric=metric)
     change = found.challenger.metrics[metric] - found.champion.metrics[metric]

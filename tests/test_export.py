@@ -140,6 +140,7 @@ def test_a_keras_file_that_differs_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_command_exports_and_says_how_it_compares(
     finished_search: FinishedSearch, letters: Path, tmp_path: Path
 ) -> None:

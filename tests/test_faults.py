@@ -266,7 +266,7 @@ def test_two_searches_at_once_on_one_cache_and_one_store(folder: Path) -> None:
             int(process.output().rpartition(" images extracted)")[0].rpartition("(")[2])
             for process in (first, second)
         ]
-    assert sum(extracted) == 2 * 61  # each image once through each network, by one of the two
+    assert sum(extracted) == 2 * 62  # each file once through each network, by one of the two
     client = first.client()
     for name in ("letters", "others"):
         experiment = client.get_experiment_by_name(name)

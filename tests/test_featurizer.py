@@ -83,7 +83,10 @@ def assert_close(actual: object, expected: np.ndarray) -> None:
 # Features
 
 
-@pytest.mark.parametrize("mode", ["unit", "tf", "caffe", "torch", "none"])
+@pytest.mark.parametrize(
+    "mode",
+    ["tf", "caffe", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("unit", "torch", "none"))],
+)
 def test_features_of_contents_equal_those_of_keras(
     mode: Preprocessing, table: DataFrame, contents: list[bytes], glyphnet: Backbone
 ) -> None:

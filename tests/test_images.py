@@ -433,7 +433,7 @@ def test_the_index_does_not_depend_on_partitions(spark: SparkSession, tmp_path: 
         pd.testing.assert_frame_equal(index_images(spread), expected)
 
 
-@pytest.mark.parametrize("partitions", [3, 25])
+@pytest.mark.parametrize("partitions", [3, pytest.param(25, marks=pytest.mark.long)])
 def test_contents_has_each_digest_once_in_so_many_even_partitions(
     spark: SparkSession, tree: Tree, tmp_path: Path, partitions: int
 ):

@@ -7,9 +7,10 @@ import pytest
 from conftest import glyph
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 from rich.console import Console
 
-from tuner.errors import BackboneError, ImageSourceError
+from tuner.errors import BackboneError, CacheError, ImageSourceError
 from tuner.experiment import Experiment, Search, Split
 from tuner.feature_cache import FeatureCache
 from tuner.preparation import (
@@ -19,10 +20,12 @@ from tuner.preparation import (
     feature_table,
     first_image,
     mark_conflicts,
+    open_cache,
     prepare_images,
     publish_tables,
 )
 from tuner.sessions import DriverSession
+from tuner.tracking import Tracking
 
 
 def letters_experiment(letters: Path, **settings) -> Experiment:
@@ -200,3 +203,14 @@ def test_thousands_of_bad_files_are_refused_as_fast_as_one(
         (tmp_path / "b" / f"dangling {number}.png").symlink_to("nowhere")
     with pytest.raises(ImageSourceError, match=r"dangling 0\.png cannot be used \(cannot be read: No such"):
         prepare_images(driver, experiment, cache, Console(quiet=True))
+
+
+def test_a_cache_among_mlflow_s_artifacts_is_refused(letters: Path, tmp_path: Path) -> None:
+    store = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "")
+    client = MlflowClient(store.uri)
+    made = client.create_experiment("letters", (tmp_path / "artifacts").as_uri())
+    store = Tracking(store.uri, made)
+    climbing = tmp_path / "other" / ".." / "artifacts" / "cache"
+    with pytest.raises(CacheError, match="lies among MLflow's artifacts"):
+        open_cache(letters_experiment(letters, cache=climbing), store)
+    assert open_cache(letters_experiment(letters, cache=tmp_path / "cache"), store).root.is_dir()

@@ -23,7 +23,7 @@ def objective(point: dict) -> dict:
     return {"status": STATUS_OK, "loss": -number / 10, "name": f"{number:03d}-vgg16"}
 
 
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("terminal", [pytest.param(False, marks=pytest.mark.long), True])
 def test_search_tells_trials_done_the_best_so_far_and_the_time_left(driver: DriverSession, terminal: bool):
     console = Console(
         file=io.StringIO(), force_terminal=terminal, color_system=None, highlight=False, width=120

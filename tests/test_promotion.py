@@ -108,7 +108,11 @@ def test_the_registry_is_listed_with_what_counts(folder: Path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("promote", "nobody"), "There is no registered model nobody: there are letters."),
+        pytest.param(
+            ("promote", "nobody"),
+            "There is no registered model nobody: there are letters.",
+            marks=pytest.mark.long,
+        ),
         (
             ("promote", "letters", "--version", "9"),
             "has no version 9: it has 2 (challenger), 1 (champion).",

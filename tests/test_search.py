@@ -146,7 +146,8 @@ print("ANSWER", [row["predicted_label"] for row in model.transform(frame).collec
 """
 
 
-@pytest.mark.parametrize("which", ["trial", pytest.param("registered", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["trial", "registered"])
 def test_models_score_image_bytes_in_a_fresh_process(
     finished_search: FinishedSearch, tmp_path: Path, which: str
 ):

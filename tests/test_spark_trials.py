@@ -39,7 +39,7 @@ def run(driver: DriverSession, settings: Search, function=objective):
 def test_trials_run_in_reused_workers_other_than_the_driver(driver: DriverSession):
     pids = {doc["result"]["pid"] for doc in run(driver, search()).trials}
     assert os.getpid() not in pids
-    assert 1 <= len(pids) <= 3  # eight trials, two at once: not one process each
+    assert 1 <= len(pids) < 8  # idle workers take turns, but no trial starts a process of its own
 
 
 @pytest.mark.long
@@ -76,7 +76,7 @@ def test_early_stop_ends_a_search_without_gain(driver: DriverSession, determinis
     assert 4 <= len(run(driver, settings, flat).trials) < 20
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
     def slow(point: dict) -> dict:
         time.sleep(0.5)

@@ -65,6 +65,7 @@ def trial(driver: DriverSession, tracking: Tracking, view: str, tmp_path: Path) 
         metric="accuracy",
         staging=tmp_path,
         example=b"the bytes of an image",
+        unsent=tmp_path / "unsent",
     )
 
 

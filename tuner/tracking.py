@@ -163,7 +163,8 @@ def open_registry() -> Tracking:
 def _alone_with(uri: str) -> FileLock:
     """Two processes that make a new store's tables, or an experiment, at once would fail."""
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{name}.lock", timeout=_SQLITE_WAIT_SECONDS)
+    place = Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{name}.lock"
+    return FileLock(place, timeout=_SQLITE_WAIT_SECONDS)
 
 
 def open_tracking(experiment_name: str) -> Tracking:

@@ -161,36 +161,41 @@ class Trial:
         """Run one trial; the result holds `loss`, the run's id and the metrics, or the reason."""
         number, params = int(point[NUMBER]), TrialParams.from_point(point)
         started = time.monotonic()
-        outcome = {"trial": number, "params": params.to_dict()}
+        outcome: dict[str, Any] = {"trial": number, "params": params.to_dict()}
+        outcome["name"] = trial_name(number, params.backbone)
         try:
-            found = self._find_and_log(number, params)
+            metrics = self._find_and_log(number, params, outcome)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             return outcome | {"status": STATUS_FAIL, "reason": reason}
         sign = 1.0 if self.metric in LOWER_IS_BETTER else -1.0
         return outcome | {
             "status": STATUS_OK,
-            "name": trial_name(number, params.backbone),
-            "loss": sign * found["metrics"][self.metric],
+            "loss": sign * metrics[self.metric],
+            "metrics": metrics,
             "seconds": time.monotonic() - started,
-            **found,
         }
 
-    def _find_and_log(self, number: int, params: TrialParams) -> dict[str, Any]:
-        """Find, and log to MLflow or, where its server is gone, to a store on disk (`unsent`)."""
+    def _find_and_log(self, number: int, params: TrialParams, outcome: dict[str, Any]) -> dict[str, float]:
+        """Find, and log to MLflow or, where its server is gone, to a store on disk; gives the metrics.
+
+        `outcome` gets the run's id, and `UNSENT` if it is one of that store.
+        """
         found = None
         try:
             with trial_run(self.tracking, self.parent_id, number, params.to_dict()) as run:
+                outcome["run_id"] = run.run_id
                 found = self._find(params)
                 self._log(run, params.backbone, found)
-            return {"run_id": run.run_id, "metrics": found.metrics}
+            return found.metrics
         except Exception:
             if answers(self.tracking):
                 raise
         found = found or self._find(params)
         with trial_run(open_unsent(self.unsent), self.parent_id, number, params.to_dict()) as run:
+            outcome |= {"run_id": run.run_id, UNSENT: True}
             self._log(run, params.backbone, found)
-        return {"run_id": run.run_id, "metrics": found.metrics, UNSENT: True}
+        return found.metrics
 
     def _find(self, params: TrialParams) -> _Found:
         session = connect_from_worker(self.endpoint)

@@ -334,6 +334,7 @@ def test_a_folder_that_spark_takes_for_a_pattern_is_a_sentence(tmp_path: Path) -
         FeatureCache(tmp_path / "run[1]")
 
 
+@pytest.mark.long
 def test_a_network_s_folder_that_cannot_be_written_is_a_sentence(
     spark: SparkSession, cache: FeatureCache, glyphnet: Backbone, folder: Path
 ) -> None:

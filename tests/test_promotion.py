@@ -113,9 +113,10 @@ def test_the_registry_is_listed_with_what_counts(folder: Path):
             "There is no registered model nobody: there are letters.",
             marks=pytest.mark.long,
         ),
-        (
+        pytest.param(
             ("promote", "letters", "--version", "9"),
             "has no version 9: it has 2 (challenger), 1 (champion).",
+            marks=pytest.mark.long,
         ),
         pytest.param(("promote", "letters", "--version", "best"), "no alias best", marks=pytest.mark.long),
         pytest.param(

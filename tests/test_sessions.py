@@ -44,6 +44,7 @@ def test_client_without_the_token_is_refused(driver: DriverSession, token: str):
     assert "refuses the token" in answer.stderr
 
 
+@pytest.mark.long
 def test_endpoint_that_does_not_answer_fails_in_seconds(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPARK_CONNECT_MODE_ENABLED", "1")  # set by the call: undone with the test
     with socket.socket() as unused:

@@ -76,7 +76,8 @@ def test_early_stop_ends_a_search_without_gain(driver: DriverSession, determinis
     assert 4 <= len(run(driver, settings, flat).trials) < 20
 
 
-@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("deterministic", [False, True])
 def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
     def slow(point: dict) -> dict:
         time.sleep(0.5)

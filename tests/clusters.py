@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -13,15 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyspark
-from searches import command_line, descendants, wait_until
+from searches import command_line, descendants, free_port, kill_tree, wait_until
 
 SPARK_HOME = Path(pyspark.__file__).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_python(folder: Path, without: Sequence[str] = ("tuner",)) -> Path:
@@ -112,21 +104,13 @@ class Cluster:
     def kill_workers(self) -> None:
         """End the workers and their executors, and leave the master."""
         for process in self.processes[1:]:
-            self._kill(process)
+            kill_tree(process)
         del self.processes[1:]
-
-    def _kill(self, process: "subprocess.Popen[bytes]") -> None:
-        for pid in [*descendants(process.pid), process.pid]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        process.wait()
 
     def close(self) -> None:
         self.kill_workers()
         for process in self.processes:
-            self._kill(process)
+            kill_tree(process)
 
     # What ran where ---------------------------------------------------------------------------------
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image, ImageDraw, ImageFont
 from pyspark.sql import SparkSession
+from searches import TrackingServer
 
 from tuner.sessions import DriverSession, driver_session
 
@@ -128,3 +130,24 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory, letters: Path) -> 
     first = tuner(folder, "search", "--experiment", "letters.yaml")
     assert first.returncode == 0, first.stdout + first.stderr
     return FinishedSearch(folder, letters, first.stdout)
+
+
+@pytest.fixture
+def search_store(
+    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The store of the finished search for MLflow's fluent calls, seen from another folder: this one."""
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(finished_search.store)
+    yield tmp_path
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TrackingServer]:
+    """A tracking server that runs."""
+    server = TrackingServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -40,6 +43,21 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def kill_tree(process: "subprocess.Popen[Any]") -> None:
+    """End a process that a test started, and those that it started, at once."""
+    for pid in list(descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.kill()  # does nothing once it has ended
+    process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class SearchProcess:
     """`tuner` in a folder; `uri` is the MLflow store, by default the folder's own."""
 
@@ -62,13 +80,7 @@ class SearchProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in [*descendants(self.process.pid), self.process.pid]:
-            if self.process.poll() is None or pid != self.process.pid:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-        self.process.wait()
+        kill_tree(self.process)
         self.log.close()
 
     def end(self, seconds: float = 240) -> int:
@@ -124,3 +136,35 @@ class SearchProcess:
             assert mlflow.pyfunc.load_model(f"models:/{name}@champion").unwrap_python_model is not None
         finally:
             mlflow.set_tracking_uri(before)
+
+
+class TrackingServer:
+    """A real tracking server on loopback, which can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        store = ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        artifacts = ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, *store, *artifacts],
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(self.listens)
+
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            kill_tree(self.process)
+            self.process = None

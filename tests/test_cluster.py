@@ -16,8 +16,7 @@ import pytest
 from clusters import Cluster, free_port, make_python
 from conftest import tuner
 from pyspark.sql.connect.proto import ConfigRequest, SparkConnectServiceStub
-from searches import SearchProcess, descendants, wait_until
-from test_faults import Server
+from searches import SearchProcess, TrackingServer, descendants, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -70,14 +69,6 @@ def football(tmp_path: Path, shared: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
 def page(address: str) -> str:
     with urllib.request.urlopen(address, timeout=60) as answer:
         return answer.read().decode(errors="replace")
@@ -127,7 +118,7 @@ def command_lines_with(secret: str) -> list[Path]:
 
 
 def test_a_search_runs_on_the_executors_and_keeps_its_secrets(
-    cluster: Cluster, football: Path, server: Server
+    cluster: Cluster, football: Path, server: TrackingServer
 ) -> None:
     port = free_port()
     uri = server.uri.replace("http://", f"http://user:{PASSWORD}@")

@@ -2,16 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import FinishedSearch, tuner
-from searches import SearchProcess, descendants, wait_until
+from searches import SearchProcess, TrackingServer, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -127,51 +124,9 @@ def test_a_trial_that_hangs_fails_and_the_search_goes_on(folder: Path) -> None:
         assert "took longer than trial_timeout, 20 s" in Path(artifact).read_text()
 
 
-class Server:
-    """A real tracking server on loopback, which can be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        artifacts = ["--artifacts-destination", str(self.folder / "artifacts")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *command, *store, *artifacts],
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        wait_until(self.listens)
-
-    def listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> None:
-        if self.process is not None:
-            for pid in [*descendants(self.process.pid), self.process.pid]:
-                os.kill(pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
-def test_a_tracking_server_that_is_away_for_20_s_is_waited_for(folder: Path, server: Server) -> None:
+def test_a_tracking_server_that_is_away_for_20_s_is_waited_for(
+    folder: Path, server: TrackingServer
+) -> None:
     with SearchProcess(folder, *SEARCH, uri=server.uri) as search:
         wait_until(lambda: search.running() and len(search.trials("FINISHED")) >= 2)
         server.stop()
@@ -182,7 +137,9 @@ def test_a_tracking_server_that_is_away_for_20_s_is_waited_for(folder: Path, ser
         assert len(search.trials()) == 8
 
 
-def test_a_tracking_server_that_is_gone_for_good_loses_nothing(folder: Path, server: Server) -> None:
+def test_a_tracking_server_that_is_gone_for_good_loses_nothing(
+    folder: Path, server: TrackingServer
+) -> None:
     with SearchProcess(folder, *SEARCH, uri=server.uri) as search:
         wait_until(lambda: search.running() and len(search.trials("FINISHED")) >= 2)
         run_id = search.search().info.run_id

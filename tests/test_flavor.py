@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from tuner.backbones import resolve_backbone
 from tuner.errors import ModelError
 from tuner.experiment import BackboneSpec
 from tuner.featurizer import DeepImageFeaturizer
-from tuner.flavor import check_model, load_example, load_model, log_model, requirements
+from tuner.flavor import check_model, fetch_model, load_model, log_model, read_example, requirements
 from tuner.pipelines import assemble
 
 # Spark's modules cannot be imported here, as where they are not installed.
@@ -89,21 +88,11 @@ def assert_alike(answers: list[dict], rows: DataFrame) -> None:
             np.testing.assert_allclose(answer["probability"], row.probability.toArray(), rtol=0, atol=1e-5)
 
 
-@pytest.fixture
-def store(
-    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """The store of the finished search, seen from another folder."""
-    monkeypatch.chdir(tmp_path)
-    with tracking(finished_search.store):
-        yield
-
-
 # The registered model
 
 
 def test_both_faces_of_the_registered_model_agree_and_one_needs_no_spark(
-    store: None, spark: SparkSession, letters: Path
+    search_store: Path, spark: SparkSession, letters: Path
 ) -> None:
     names = ["A", "ñandú <b>", "o"]
     images = [path.read_bytes() for name in names for path in letter_files(letters, name, 4)]
@@ -118,7 +107,7 @@ def test_both_faces_of_the_registered_model_agree_and_one_needs_no_spark(
     assert example[0]["error"] is None
 
 
-def test_the_registered_model_describes_itself(store: None) -> None:
+def test_the_registered_model_describes_itself(search_store: Path) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(CHAMPION))
     model = Model.load(folder)
     assert {"spark", "python_function", "tuner"} == model.flavors.keys()
@@ -129,15 +118,15 @@ def test_the_registered_model_describes_itself(store: None) -> None:
     assert [(param.name, param.default) for param in model.signature.params] == [("top_k", 0)]
     example = model.load_input_example(str(folder))
     assert example.columns.tolist() == ["content"]
-    assert example["content"].tolist() == [load_example(CHAMPION)]
+    assert example["content"].tolist() == [read_example(fetch_model(CHAMPION))]
     serving = json.loads((folder / "serving_input_example.json").read_text())
-    assert base64.b64decode(serving["dataframe_split"]["data"][0][0]) == load_example(CHAMPION)
+    assert base64.b64decode(serving["dataframe_split"]["data"][0][0]) == read_example(fetch_model(CHAMPION))
     assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements()
     assert not any(line.lower().startswith(("pyspark", "py4j")) for line in requirements())
 
 
 @pytest.mark.filterwarnings("ignore:.*validate_serving_input.*:FutureWarning")
-def test_the_serving_example_validates_as_mlflow_does_it(store: None) -> None:
+def test_the_serving_example_validates_as_mlflow_does_it(search_store: Path) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(CHAMPION))
     example = (folder / "serving_input_example.json").read_text()
     answer = mlflow.models.validate_serving_input(CHAMPION, example)
@@ -145,11 +134,11 @@ def test_the_serving_example_validates_as_mlflow_does_it(store: None) -> None:
 
 
 def test_a_trial_s_model_finds_its_network_in_mlflow(
-    store: None, finished_search: FinishedSearch, tmp_path: Path
+    search_store: Path, finished_search: FinishedSearch, tmp_path: Path
 ) -> None:
     for run in finished_search.trials():
         scorer = load_model(f"runs:/{run.info.run_id}/model")
-        probability, reasons = scorer.score([load_example(CHAMPION)])
+        probability, reasons = scorer.score([read_example(fetch_model(CHAMPION))])
         assert reasons == [None]
         assert probability.shape == (1, 3)
     assert 1 <= len(list((tmp_path / ".tuner" / "backbones").iterdir())) <= 2
@@ -163,7 +152,7 @@ class Echo(PythonModel):
         return model_input
 
 
-@pytest.mark.parametrize("read", [check_model, load_model, load_example])
+@pytest.mark.parametrize("read", [check_model, load_model, fetch_model])
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
@@ -176,7 +165,7 @@ class Echo(PythonModel):
         ("gopher://x/y", "gopher"),
     ],
 )
-def test_a_model_that_is_not_there_is_a_sentence(store: None, read, uri: str, reason: str) -> None:
+def test_a_model_that_is_not_there_is_a_sentence(search_store: Path, read, uri: str, reason: str) -> None:
     with pytest.raises(ModelError, match=rf"^The model {uri} cannot be loaded: .*{reason}.*\(give ") as it:
         read(uri)
     assert "\n" not in str(it.value)
@@ -185,7 +174,7 @@ def test_a_model_that_is_not_there_is_a_sentence(store: None, read, uri: str, re
 def test_a_model_of_another_tool_is_a_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "echo"
     mlflow.pyfunc.save_model(folder, python_model=Echo(), pip_requirements=[])
-    for read in (check_model, load_model, load_example):
+    for read in (check_model, load_model, fetch_model):
         with pytest.raises(ModelError, match=r"was not made by a search of tuner: .*python_function\.$"):
             read(str(folder))
 

@@ -3,26 +3,16 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import FinishedSearch
-from models import CHAMPION, NO_IMAGES, ODD_IMAGES, letter_files, tracking
+from models import CHAMPION, NO_IMAGES, ODD_IMAGES, letter_files
 from rich.console import Console
 
 from tuner.cli import main
 from tuner.errors import ImageSourceError, ModelError
 from tuner.prediction import predict_files, sample_files
-
-
-@pytest.fixture
-def here(
-    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    with tracking(finished_search.store):
-        yield tmp_path
 
 
 def predict(*places: Path, output: str = "json", top_k: int = 0) -> tuple[int, str]:
@@ -32,12 +22,12 @@ def predict(*places: Path, output: str = "json", top_k: int = 0) -> tuple[int, s
     return unread, out.getvalue()
 
 
-def test_files_and_folders_give_a_row_each(here: Path, letters: Path) -> None:
-    (here / "deep" / "er").mkdir(parents=True)
+def test_files_and_folders_give_a_row_each(search_store: Path, letters: Path) -> None:
+    (search_store / "deep" / "er").mkdir(parents=True)
     for name in ("one.gif", "er/two.gif", "er/bad.gif", ".hidden"):
-        (here / "deep" / name).write_bytes(ODD_IMAGES["GIF"] if "bad" not in name else b"no image")
+        (search_store / "deep" / name).write_bytes(ODD_IMAGES["GIF"] if "bad" not in name else b"no image")
     (letter,) = letter_files(letters, "ñandú <b>", 1)
-    unread, text = predict(letter, here / "deep", top_k=2)
+    unread, text = predict(letter, search_store / "deep", top_k=2)
     rows = {Path(row["path"]).name: row for row in json.loads(text)}
     assert next(iter(rows)) == letter.name
     assert set(rows) == {letter.name, "one.gif", "two.gif", "bad.gif"}
@@ -55,9 +45,9 @@ def test_files_and_folders_give_a_row_each(here: Path, letters: Path) -> None:
 
 
 @pytest.mark.parametrize("top_k", [0, 2, 99])
-def test_the_csv_has_the_columns_that_it_promises(here: Path, letters: Path, top_k: int) -> None:
-    (here / 'bad, "quoted".png').write_bytes(NO_IMAGES["cut"])
-    unread, text = predict(*letter_files(letters, "o", 2), here, output="csv", top_k=top_k)
+def test_the_csv_has_the_columns_that_it_promises(search_store: Path, letters: Path, top_k: int) -> None:
+    (search_store / 'bad, "quoted".png').write_bytes(NO_IMAGES["cut"])
+    unread, text = predict(*letter_files(letters, "o", 2), search_store, output="csv", top_k=top_k)
     reader = csv.DictReader(io.StringIO(text))
     *good, bad = reader
     likely = range(1, min(top_k, 3) + 1)
@@ -73,47 +63,47 @@ def test_the_csv_has_the_columns_that_it_promises(here: Path, letters: Path, top
             assert (row["label_1"], row["probability_1"]) == ("o", row["probability"])
 
 
-def test_many_files_are_answered_batch_by_batch(here: Path) -> None:
+def test_many_files_are_answered_batch_by_batch(search_store: Path) -> None:
     for number in range(130):
-        (here / f"{number:03d}.gif").write_bytes(ODD_IMAGES["GIF"] if number != 64 else b"")
-    unread, text = predict(here)
+        (search_store / f"{number:03d}.gif").write_bytes(ODD_IMAGES["GIF"] if number != 64 else b"")
+    unread, text = predict(search_store)
     rows = json.loads(text)
-    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in here.iterdir())
+    assert [Path(row["path"]).name for row in rows] == sorted(path.name for path in search_store.iterdir())
     assert [number for number, row in enumerate(rows) if row["error"]] == [64]
     assert unread == 1
 
 
-def test_what_cannot_be_opened_is_a_row(here: Path) -> None:
-    os.mkfifo(here / "pipe.png")
-    unread, text = predict(here / "pipe.png")
+def test_what_cannot_be_opened_is_a_row(search_store: Path) -> None:
+    os.mkfifo(search_store / "pipe.png")
+    unread, text = predict(search_store / "pipe.png")
     assert [row["error"] for row in json.loads(text)] == ["cannot be read: not a regular file"]
     assert unread == 1
 
 
-def test_a_name_that_is_not_utf8_is_answered(here: Path) -> None:
-    odd = Path(os.fsdecode(os.fsencode(here) + b"/caf\xe9.gif"))
+def test_a_name_that_is_not_utf8_is_answered(search_store: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(search_store) + b"/caf\xe9.gif"))
     odd.write_bytes(ODD_IMAGES["GIF"])
-    unread, text = predict(here)
+    unread, text = predict(search_store)
     (row,) = json.loads(text)
     assert unread == 0
-    assert row["path"] == f"{here}/caf\\xe9.gif"
+    assert row["path"] == f"{search_store}/caf\\xe9.gif"
 
 
-def test_a_sample_leaves_out_what_cannot_be_read(here: Path) -> None:
-    (here / "1.gif").write_bytes(ODD_IMAGES["GIF"])
-    os.mkfifo(here / "pipe.png")
+def test_a_sample_leaves_out_what_cannot_be_read(search_store: Path) -> None:
+    (search_store / "1.gif").write_bytes(ODD_IMAGES["GIF"])
+    os.mkfifo(search_store / "pipe.png")
     assert sample_files([]) == []
-    assert sample_files([here]) == [ODD_IMAGES["GIF"]]
+    assert sample_files([search_store]) == [ODD_IMAGES["GIF"]]
 
 
-def test_places_that_cannot_work_are_sentences(here: Path) -> None:
-    (here / "empty").mkdir()
+def test_places_that_cannot_work_are_sentences(search_store: Path) -> None:
+    (search_store / "empty").mkdir()
     with pytest.raises(ImageSourceError, match=r"^There is no file or folder .*gone: check the path\.$"):
-        predict(here / "gone")
+        predict(search_store / "gone")
     with pytest.raises(ImageSourceError, match=r"^There are no files in .*empty\.$"):
-        predict(here / "empty")
+        predict(search_store / "empty")
     with pytest.raises(ModelError, match=r"^--top-k is -1: it must be 0 or more\.$"):
-        predict(here, top_k=-1)
+        predict(search_store, top_k=-1)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +117,14 @@ def test_places_that_cannot_work_are_sentences(here: Path) -> None:
     ],
 )
 def test_the_command_ends_with_one_sentence(
-    here: Path,
+    search_store: Path,
     finished_search: FinishedSearch,
     arguments: tuple[str, ...],
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (here / "image.gif").write_bytes(ODD_IMAGES["GIF"])
+    (search_store / "image.gif").write_bytes(ODD_IMAGES["GIF"])
     monkeypatch.setattr(sys, "argv", ["tuner", "predict", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -1,11 +1,9 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-from conftest import FinishedSearch
-from models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files, tracking
+from models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -16,22 +14,13 @@ from tuner.sql_functions import register_sql_function
 LABELS = ("A", "ñandú <b>", "o")
 
 
-@pytest.fixture
-def here(
-    finished_search: FinishedSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    with tracking(finished_search.store):
-        yield tmp_path
-
-
 def images(letters: Path) -> list[bytes | None]:
     good = [path.read_bytes() for label in LABELS for path in letter_files(letters, label, 2)]
     return [*good, ODD_IMAGES["JPEG CMYK"], *NO_IMAGES.values()]
 
 
 def test_sql_calls_the_model_by_the_name_given(
-    here: Path, spark: SparkSession, letters: Path, caplog: pytest.LogCaptureFixture
+    search_store: Path, spark: SparkSession, letters: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     contents = images(letters)
     classify = register_sql_function(spark, "classify", CHAMPION)
@@ -63,7 +52,7 @@ def test_sql_calls_the_model_by_the_name_given(
     ],
 )
 def test_what_cannot_be_registered_is_a_sentence(
-    here: Path, spark: SparkSession, name: str, uri: str, reason: str
+    search_store: Path, spark: SparkSession, name: str, uri: str, reason: str
 ) -> None:
     with pytest.raises(ModelError, match=reason):
         register_sql_function(spark, name, uri)
@@ -71,16 +60,16 @@ def test_what_cannot_be_registered_is_a_sentence(
 
 @pytest.mark.long
 def test_a_folder_and_a_parquet_are_scored_alike_by_both_faces(
-    here: Path, spark: SparkSession, letters: Path
+    search_store: Path, spark: SparkSession, letters: Path
 ) -> None:
     folder = str(letters / "*")
     files = spark.read.format("binaryFile").load(folder).coalesce(1)
-    files.write.parquet(str(here / "images.parquet"))
+    files.write.parquet(str(search_store / "images.parquet"))
     pipeline = mlflow.spark.load_model(CHAMPION)
     function = mlflow.pyfunc.spark_udf(spark, CHAMPION, env_manager="local")
     name = F.when(function("content")["probability"].isNotNull(), function("content")["prediction"])
     answers: list[dict[str, str | None]] = []
-    for frame in (files, spark.read.parquet(str(here / "images.parquet"))):
+    for frame in (files, spark.read.parquet(str(search_store / "images.parquet"))):
         transformed = pipeline.transform(frame).select("path", "predicted_label")
         called = frame.select("path", name.alias("predicted_label"))  # MLflow makes "None" of a null
         answers += [by_path(transformed), by_path(called)]
@@ -96,9 +85,9 @@ def by_path(frame: DataFrame) -> dict[str, str | None]:
 @pytest.mark.long
 @pytest.mark.parametrize("face", ["transform", "sql"])
 def test_images_that_arrive_are_scored_once(
-    face: str, here: Path, spark: SparkSession, letters: Path
+    face: str, search_store: Path, spark: SparkSession, letters: Path
 ) -> None:
-    arriving, answers = here / "arriving", here / "answers"
+    arriving, answers = search_store / "arriving", search_store / "answers"
     arriving.mkdir()
     schema = spark.read.format("binaryFile").load(str(letters / "A")).schema
     stream = spark.readStream.format("binaryFile").schema(schema).load(str(arriving))
@@ -112,7 +101,7 @@ def test_images_that_arrive_are_scored_once(
     def run() -> dict[str, str | None]:
         query = (
             scored.writeStream.format("parquet")
-            .option("checkpointLocation", str(here / "checkpoint"))
+            .option("checkpointLocation", str(search_store / "checkpoint"))
             .trigger(availableNow=True)
             .start(str(answers))
         )

@@ -133,7 +133,7 @@ def push(folder: Annotated[Path, typer.Argument(help="The folder that the search
 
 @app.command()
 def features(
-    experiment: Annotated[Path, _FILE] = Path("experiments/digits.yaml"),
+    experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
     images: Images = "",
     backbone: Backbones = "",
     precision: Precision = "",

@@ -43,11 +43,13 @@ def export(
 ) -> None:
     """Write a model as one Keras file, or as a TensorFlow SavedModel that takes image bytes."""
     from tuner.export import export_model
-    from tuner.flavor import load_example, load_model
+    from tuner.flavor import fetch_model, read_example
     from tuner.prediction import sample_files
+    from tuner.scorer import Scorer
 
-    sample = [load_example(model), *sample_files(images or [])]
-    done = export_model(load_model(model), to, form, sample)
+    folder = fetch_model(model)
+    sample = [read_example(folder), *sample_files(images or [])]
+    done = export_model(Scorer.load(folder), to, form, sample)
     Console(highlight=False).print(
         f"{done.path}: {done.images} image(s) compared with the model, {done.disagreements} of another "
         f"class, probabilities differ by {done.difference:.2g} at most"

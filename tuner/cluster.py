@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from urllib.request import url2pathname
 from tuner.errors import SessionError
 from tuner.executors import java_reason
 from tuner.feature_files import writing
+from tuner.jobs import cancelled_after
 from tuner.sessions import DriverSession
 from tuner.spark_settings import local_slots
 from tuner.tracking import EXPERIMENT_FILE, Tracking
@@ -118,29 +118,18 @@ def _local_path(images: str) -> str | None:
 
 
 def _ask(session: DriverSession, questions: Questions) -> list[tuple[str, Exception | None]]:
-    context, tag, late = session.spark.sparkContext, f"tuner-check-{uuid.uuid4().hex}", threading.Event()
-
-    def cancel() -> None:
-        late.set()
-        context.cancelJobsWithTag(tag)
-
-    timer = threading.Timer(_CHECK_SECONDS, cancel)
-    timer.daemon = True
-    context.addJobTag(tag)
-    timer.start()
-    try:
-        tasks = context.parallelize(range(session.slots), session.slots)
-        return list(tasks.mapPartitions(questions).collect())
-    except Exception as error:  # py4j's own
-        if late.is_set():
-            raise SessionError(
-                f"The workers of {context.master} did not all answer within {_CHECK_SECONDS} s: see on the "
-                "cluster's page whether their executors are alive and have cores free."
-            ) from None
-        raise SessionError(_why_not_run(str(context.master), error)) from error
-    finally:
-        timer.cancel()
-        context.removeJobTag(tag)
+    context = session.spark.sparkContext
+    with cancelled_after(context, _CHECK_SECONDS) as late:
+        try:
+            tasks = context.parallelize(range(session.slots), session.slots)
+            return list(tasks.mapPartitions(questions).collect())
+        except Exception as error:
+            if late.is_set():
+                raise SessionError(
+                    f"The workers of {context.master} did not all answer within {_CHECK_SECONDS} s: see on "
+                    "the cluster's page whether their executors are alive and have cores free."
+                ) from None
+            raise SessionError(_why_not_run(str(context.master), error)) from error
 
 
 def _why_not_run(master: str, error: Exception) -> str:

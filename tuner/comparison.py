@@ -12,13 +12,12 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tuner.errors import ModelError, TrialError
-from tuner.evaluation import Evaluation, evaluate
+from tuner.evaluation import EPSILON, Evaluation, evaluate
 from tuner.experiment import LOWER_IS_BETTER, Gate, Metric
 from tuner.markdown import markdown_table, markdown_text
 
 _RESAMPLES = 10_000
 _SLOW_RESAMPLES = 300  # of a metric that is not a mean over images
-_EPSILON = 1e-15  # as in tuner.evaluation
 _ROUNDING = 1e-12
 _ROWS_SHOWN = 50
 
@@ -176,9 +175,7 @@ def _gain_function(
     rows = np.arange(len(truth))
     if metric in ("accuracy", "weightedRecall", "logLoss"):  # means over images
         if metric == "logLoss":
-            scores = [
-                np.log(np.clip(p[rows, truth], _EPSILON, 1 - _EPSILON)) for p in (champion, challenger)
-            ]
+            scores = [np.log(np.clip(p[rows, truth], EPSILON, 1 - EPSILON)) for p in (champion, challenger)]
         else:
             scores = [(p.argmax(axis=1) == truth).astype(float) for p in (champion, challenger)]
         difference = scores[1] - scores[0]

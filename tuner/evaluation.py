@@ -19,7 +19,7 @@ from sklearn.metrics import (
 
 from tuner.errors import TrialError
 
-_EPSILON = 1e-15  # MLlib's `eps`: a probability of 0 for the true class costs 34.5, not infinity
+EPSILON = 1e-15  # MLlib's `eps`: a probability of 0 for the true class costs 34.5, not infinity
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ def _metrics(truth: np.ndarray, prediction: np.ndarray, probability: np.ndarray)
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, prediction, average="weighted", zero_division=0
     )
-    of_truth = np.clip(probability[np.arange(len(truth)), truth], _EPSILON, 1 - _EPSILON)
+    of_truth = np.clip(probability[np.arange(len(truth)), truth], EPSILON, 1 - EPSILON)
     metrics = {
         "accuracy": float(accuracy_score(truth, prediction)),
         "f1": float(f1),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 import time
 from contextlib import suppress
 
 from pyspark.sql import SparkSession
 
 from tuner.errors import SessionError
+from tuner.jobs import cancelled_after
 
 _EXECUTORS_SECONDS = 60  # for them to come
 _SETTLED_SECONDS = 3  # without a further one, all are taken to be there
-_FIRST_JOB = "tuner-first-job"
 
 
 def java_reason(error: Exception) -> str:
@@ -71,25 +70,13 @@ def await_slots(spark: SparkSession, parallelism: int, master: str) -> int:
 
 def _await_executor(spark: SparkSession, master: str) -> None:
     """Wait for the first executor: without one, Spark lets every job wait for ever."""
-    context, late = spark.sparkContext, threading.Event()
-
-    def cancel() -> None:
-        late.set()
-        context.cancelJobsWithTag(_FIRST_JOB)
-
-    timer = threading.Timer(_EXECUTORS_SECONDS, cancel)
-    timer.daemon = True
-    context.addJobTag(_FIRST_JOB)
-    timer.start()
-    try:
-        spark.range(0, 1, 1, 1).count()
-    except Exception as error:
-        if not late.is_set():
-            raise SessionError(f"The cluster {master} runs no job: {java_reason(error)}") from error
-        raise SessionError(
-            f"No executor of {master} came within {_EXECUTORS_SECONDS} s: see on the cluster's page that "
-            "it has workers with free cores and memory, and that they reach this machine."
-        ) from None
-    finally:
-        timer.cancel()
-        context.removeJobTag(_FIRST_JOB)
+    with cancelled_after(spark.sparkContext, _EXECUTORS_SECONDS) as late:
+        try:
+            spark.range(0, 1, 1, 1).count()
+        except Exception as error:
+            if not late.is_set():
+                raise SessionError(f"The cluster {master} runs no job: {java_reason(error)}") from error
+            raise SessionError(
+                f"No executor of {master} came within {_EXECUTORS_SECONDS} s: see on the cluster's page "
+                "that it has workers with free cores and memory, and that they reach this machine."
+            ) from None

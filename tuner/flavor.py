@@ -204,22 +204,22 @@ def load_model(model_uri: str) -> Scorer:
     ModelError
         There is no such model, or another tool made it.
     """
-    return Scorer.load(_fetch(model_uri))
+    return Scorer.load(fetch_model(model_uri))
 
 
-def load_example(model_uri: str) -> bytes:
-    """The image file that a model was logged with, as an example of its input; errors as `load_model`."""
-    folder = _fetch(model_uri)
-    example: Any = Model.load(folder).load_input_example(str(folder))
-    return bytes(example[CONTENT][0])
-
-
-def _fetch(model_uri: str) -> Path:
+def fetch_model(model_uri: str) -> Path:
+    """Bring a model's folder to this machine; parameters and errors as of `load_model`."""
     check_model(model_uri)
     try:
         return Path(mlflow.artifacts.download_artifacts(model_uri))
     except (MlflowException, OSError) as error:
         raise _not_loaded(model_uri, error) from error
+
+
+def read_example(folder: Path) -> bytes:
+    """The image file in a model's folder, an example of its input."""
+    example: Any = Model.load(folder).load_input_example(str(folder))
+    return bytes(example[CONTENT][0])
 
 
 def _not_loaded(model_uri: str, error: Exception) -> ModelError:

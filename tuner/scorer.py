@@ -42,11 +42,8 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]*=*\s*")  # what no image file is made of
 _IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 _SERVED = "__pyfunc_model_path__"  # where MLflow's scoring server is told its model
 _NEEDLESS = ("matplotlib", "sklearn")  # Keras imports them where it can, for charts and wrappers
-_NO_IMAGE = (
-    "not an image of a known format",
-    "too large",
-    "empty file",
-)  # what `decode_image` says of them
+# What `decode_image` says of what is no image to work on.
+_NO_IMAGE = ("not an image of a known format", "too large", "empty file")
 
 
 class _Description(BaseModel):

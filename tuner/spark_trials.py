@@ -6,9 +6,7 @@ import contextlib
 import importlib
 import inspect
 import logging
-import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from pyspark.sql import SparkSession
 
 from tuner.experiment import Search
+from tuner.jobs import cancelled_after
 from tuner.search_space import NUMBER, TrialParams, document_of, hyperopt_space, without_repeats
 
 Objective = Callable[[dict[str, Any]], dict[str, Any]]
@@ -82,25 +81,13 @@ class _LimitedJob:
     point: Mapping[str, Any]
 
     def collect(self) -> list[Any]:
-        context, tag, late = self.job.context, f"trial-{uuid.uuid4().hex}", threading.Event()
-
-        def cancel() -> None:
-            late.set()
-            context.cancelJobsWithTag(tag)
-
-        context.addJobTag(tag)
-        timer = threading.Timer(self.limit.seconds, cancel)
-        timer.daemon = True
-        timer.start()
-        try:
-            return list(self.job.collect())
-        except Exception:  # py4j's own, for a job that was cancelled as for one that failed
-            if not late.is_set():
-                raise
-            return [self.limit.late(self.point)]
-        finally:
-            timer.cancel()
-            context.removeJobTag(tag)
+        with cancelled_after(self.job.context, self.limit.seconds) as late:
+            try:
+                return list(self.job.collect())
+            except Exception:
+                if not late.is_set():
+                    raise
+                return [self.limit.late(self.point)]
 
 
 class _ShortSleep:

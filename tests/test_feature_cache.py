@@ -156,6 +156,16 @@ def test_an_image_in_two_parts_is_one_row(
     assert sorted(cache.known(glyphnet)["digest"]) == ["a", "b", "c"]
 
 
+def test_zeros_are_replaced_where_that_is_asked_for(
+    spark: SparkSession, cache: FeatureCache, glyphnet: Backbone
+) -> None:
+    write_part(cache, glyphnet, {"a": [0.0, -2.0]})
+    (plain,) = cache.read(spark, glyphnet).collect()
+    (filled,) = cache.read(spark, glyphnet, zero=1e-30).collect()
+    assert list(plain["features"]) == [0, -2]
+    assert list(filled["features"]) == [1e-30, -2]
+
+
 # Bad images
 
 

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from tuner.backbones import resolve_backbone
 from tuner.errors import SearchError
 from tuner.experiment import BackboneSpec, Experiment, Search
-from tuner.search import log_trials
+from tuner.search_log import log_trials
 from tuner.search_space import NUMBER
 from tuner.sessions import DriverSession
 from tuner.spark_trials import make_trials, run_trials

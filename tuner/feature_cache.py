@@ -29,7 +29,7 @@ from pyspark.sql import functions as F
 from tuner.backbones import Backbone, load_network
 from tuner.errors import CacheError, ImageSourceError
 from tuner.extraction import ship_network, shipped_file
-from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, write_part, writing
+from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, repeats, write_part, writing
 from tuner.images import ImageSet, contents
 from tuner.inference import BATCH_SIZE, content_reader, featurize
 
@@ -174,12 +174,20 @@ class FeatureCache:
         failed = known["digest"].isin(set(missing["digest"])) & known["error"].notna()
         return Extraction(len(missing), int(failed.sum()), time.monotonic() - started)
 
-    def read(self, spark: SparkSession, backbone: Backbone) -> DataFrame:
-        """The features of every image that has them: `digest`, and `features` as a dense vector."""
-        files = [f"file://{part}" for part in parts(self.folder(backbone))]  # not the cluster's own system
-        rows = spark.read.schema(_COLUMNS).parquet(*files)
-        good = rows.where(F.col("error").isNull()).dropDuplicates(["digest"])
-        return good.select("digest", array_to_vector(F.col("features")).alias("features"))
+    def read(self, spark: SparkSession, backbone: Backbone, zero: float = 0.0) -> DataFrame:
+        """The features of every image that has them: `digest`, and `features` as a dense vector.
+
+        `zero` is what stands for a feature of 0.
+        """
+        found = parts(self.folder(backbone))
+        files = [f"file://{part}" for part in found]  # not the cluster's own system
+        good = spark.read.schema(_COLUMNS).parquet(*files).where(F.col("error").isNull())
+        if repeats(found):  # a task was tried again; only then all features are worth a shuffle
+            good = good.dropDuplicates(["digest"])
+        values = F.col("features")
+        if zero:
+            values = F.transform(values, lambda value: F.when(value == 0, zero).otherwise(value))
+        return good.select("digest", array_to_vector(values).alias("features"))
 
 
 def _local(root: Path) -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tuner.errors import CacheError
@@ -43,6 +45,12 @@ def counts(part: str) -> tuple[int, int]:
     """The rows and the bad images of a part, which its name tells: part-<rows>-<bad>-<digest>.parquet."""
     _, rows, bad, _ = Path(part).name.split("-", 3)
     return int(rows), int(bad)
+
+
+def repeats(files: Sequence[str]) -> bool:
+    """Whether an image stands in parts twice, as after a task that was tried again."""
+    digests = ds.dataset(list(files), schema=SCHEMA).to_table(columns=["digest"])["digest"]
+    return pc.count_distinct(digests).as_py() < len(digests)
 
 
 def write_part(folder: Path, rows: Sequence[Row]) -> int:

@@ -28,6 +28,7 @@ from ruamel.yaml import YAML
 from tuner import scorer
 from tuner.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.errors import ModelError
+from tuner.pipeline_files import save_pipeline
 from tuner.scorer import LinearHead, Scorer, write_scorer
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def save_model(
     folder.mkdir(parents=True)
     staged = staging / uuid.uuid4().hex
     try:
-        pipeline.write().overwrite().save(staged.absolute().as_uri())
+        save_pipeline(pipeline, staged)
         shutil.move(staged, folder / scorer.PIPELINE_FOLDER)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

@@ -17,6 +17,8 @@ from tuner.search_space import TrialParams
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+_BLOCK_MB = 64.0  # rows that MLlib multiplies at once; its default is 1
+
 
 def fit_classifier(table: DataFrame, params: TrialParams) -> LogisticRegressionModel:
     """Fit MLlib's `LogisticRegression` on a table of `features` and `label_index`."""
@@ -28,6 +30,7 @@ def fit_classifier(table: DataFrame, params: TrialParams) -> LogisticRegressionM
         regParam=params.regParam,
         elasticNetParam=params.elasticNetParam,
         maxIter=params.maxIter,
+        maxBlockSizeInMB=_BLOCK_MB,
     )
     return classifier.fit(table)
 

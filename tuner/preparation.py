@@ -26,6 +26,9 @@ from tuner.splits import TEST, split_images
 from tuner.tracking import Tracking, local_artifacts
 
 _PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
+# Where a third of the values is 0, as after a ReLU, MLlib makes sparse blocks, which take thrice the time.
+# So small that no sum changes, and a column of zeros still has no variance.
+_NEARLY_ZERO = 1e-30
 _CONFLICT = "label conflict"
 
 
@@ -251,7 +254,11 @@ def feature_table(
     """The features of `rows`, one row an image: path, label_index, part, features; in a fixed order."""
     columns = ["path", "digest", "label_index", "part"]
     index = session.spark.createDataFrame(rows[columns])
-    table = cache.read(session.spark, backbone).join(F.broadcast(index), "digest").drop("digest")
+    table = (
+        cache.read(session.spark, backbone, zero=_NEARLY_ZERO)
+        .join(F.broadcast(index), "digest")
+        .drop("digest")
+    )
     partitions = math.ceil(len(rows) * backbone.width * 8 / _PARTITION_BYTES)
     spread = table.coalesce(1) if partitions == 1 else table.repartitionByRange(partitions, "path")
     return spread.sortWithinPartitions("path")

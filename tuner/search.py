@@ -3,52 +3,47 @@
 from __future__ import annotations
 
 import shutil
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
-from hyperopt import STATUS_FAIL, STATUS_OK, SparkTrials
-from mlflow.data.pandas_dataset import from_pandas
+from hyperopt import STATUS_FAIL, SparkTrials
 from rich.console import Console
 
-from tuner import charts, tracking
+from tuner import tracking
 from tuner.cluster import check_workers
 from tuner.errors import SearchError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
 from tuner.interrupts import Interrupted, StopRequests, stop_requests
-from tuner.pages import figure_html, plotly_js
 from tuner.preparation import (
     PreparedImages,
     check_names,
-    data_digest,
     first_image,
     open_cache,
     prepare_images,
     publish_tables,
-    weights_files,
 )
 from tuner.progress import search_progress
 from tuner.registry import holder_of
 from tuner.resume import EarlierSearch, check_same, check_same_images, ended_trials, held, resumable
 from tuner.runs import answers, close_trials_left_running, fail_trials, parent_run
+from tuner.search_log import log_data, log_trials, scored_trials
 from tuner.search_space import NUMBER, TrialParams, point_of_values
 from tuner.sessions import DriverSession, driver_session, too_long
 from tuner.spark_trials import TrialLimit, make_trials, run_trials
-from tuner.splits import TEST, TRAIN, VALIDATION
 from tuner.tracking import RunLog, Tracking, open_tracking, without_credentials
 from tuner.trial import Trial
 from tuner.unsent import UNSENT
+from tuner.warm_up import start_warm_up
 from tuner.winner import Winner, choose, finish_winner
 
 _GRACE_SECONDS = 15  # for a trial's start, and to end by itself
-_SETTINGS = ("algorithm", "max_evals", "parallelism", "seed", "metric", "select", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,8 @@ def run_search(
         )
         if hosts:
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
-        search = _Search(experiment, store, run, cache, session, console, stop)
+        warm_up = start_warm_up(session, store, experiment.search.parallelism)
+        search = _Search(experiment, store, run, cache, session, console, stop, warm_up)
         return search.go_on_with(resume) if resume else search.start()
 
 
@@ -142,17 +138,28 @@ class _Search:
     session: DriverSession
     console: Console
     stop: StopRequests
+    warm_up: Future[None]
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.run.batch(metrics={f"{phase}_seconds": time.monotonic() - started})
+
+    def _prepare(self) -> PreparedImages:
+        with self._timed("prepare"):
+            return prepare_images(self.session, self.experiment, self.cache, self.console)
 
     def start(self) -> SearchResult:
-        prepared = prepare_images(self.session, self.experiment, self.cache, self.console)
-        _log_data(self.run, self.experiment, prepared)
+        prepared = self._prepare()
+        log_data(self.run, self.experiment, prepared)
         return self._search(prepared, [])
 
     def go_on_with(self, earlier: EarlierSearch) -> SearchResult:
         close_trials_left_running(self.store, self.run.run_id)
-        prepared = prepare_images(self.session, self.experiment, self.cache, self.console)
+        prepared = self._prepare()
         check_same_images(earlier, prepared.digest)
-        _log_data(self.run, self.experiment, prepared)  # again: it may have ended in the midst of it
+        log_data(self.run, self.experiment, prepared)  # again: it may have ended in the midst of it
         ended = ended_trials(earlier)
         self.console.print(f"{len(ended)} trials ended before and count")
         return self._search(prepared, ended)
@@ -163,20 +170,23 @@ class _Search:
         staging.mkdir(parents=True)
         try:
             trial = self._trial(prepared, staging)
-            trials = self._run_trials(trial, ended)
+            self.warm_up.result()
+            with self._timed("trials"):
+                trials = self._run_trials(trial, ended)
             frame = log_trials(self.run, trials, self.experiment)
-            winner = finish_winner(
-                self.session,
-                self.experiment,
-                self.cache,
-                prepared,
-                choose(_scored(trials), self.experiment),
-                tables=trial.tables,
-                run=self.run,
-                store=self.store,
-                example=trial.example,
-                staging=staging,
-            )
+            with self._timed("winner"):
+                winner = finish_winner(
+                    self.session,
+                    self.experiment,
+                    self.cache,
+                    prepared,
+                    choose(scored_trials(trials), self.experiment),
+                    tables=trial.tables,
+                    run=self.run,
+                    store=self.store,
+                    example=trial.example,
+                    staging=staging,
+                )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return SearchResult(self.run.run_id, self.store.experiment_id, frame, winner, prepared.extracted)
@@ -241,80 +251,3 @@ class _Search:
             return {"trial": number, "params": params, "status": STATUS_FAIL, "reason": reason}
 
         return TrialLimit(search.trial_timeout + _GRACE_SECONDS, late)
-
-
-def _log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> None:
-    """Log what the search reads, before its first trial."""
-    search = experiment.search
-    space = {name: str(getattr(search, name)) for name in ("regParam", "elasticNetParam", "maxIter")}
-    space["backbone"] = ",".join(prepared.backbones)
-    run.json(dict(enumerate(prepared.labels)), tracking.LABELS_FILE)
-    run.json(space, tracking.SPACE_FILE)
-    run.parquet(prepared.index[["path", "label", "digest", "part"]], tracking.SPLIT_FILE)
-    run.text(plotly_js(), tracking.PLOTLY_FILE)
-    run.csv(prepared.quarantine, tracking.QUARANTINE_FILE)
-    settings = {name: getattr(search, name) for name in _SETTINGS}
-    settings |= {"images": experiment.images, "validation": experiment.split.validation}
-    run.batch(
-        # Prefixed: `mlflow run` logs its own parameters, by the bare names, as they were given.
-        params={f"search.{name}": value for name, value in (space | settings).items()},
-        metrics={"images": len(prepared.index), "quarantined": len(prepared.quarantine)},
-        tags={
-            tracking.DATA_DIGEST: prepared.digest,
-            **{f"tuner.{name}_version": version(name) for name in ("pyspark", "tensorflow", "keras")},
-        },
-    )
-    for part in (TRAIN, VALIDATION, TEST):
-        _log_input(experiment, prepared, part)
-    for file in weights_files(prepared):
-        run.file(file, tracking.BACKBONES_FOLDER)
-
-
-def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> None:
-    in_part = prepared.index["part"].str.replace(r"fold-\d+", TRAIN, regex=True) == part
-    rows = prepared.index[in_part][["path", "label", "digest", "part"]]
-    if rows.empty:  # folds take the place of one validation part
-        return
-    named = experiment.images.startswith(("builtin:", "table:"))  # no place that MLflow could open
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # MLflow's, that several of its classes take a path
-        dataset = from_pandas(
-            rows.reset_index(drop=True),
-            source=None if named else experiment.images,  # type: ignore[arg-type]  # None: code
-            targets="label",
-            name=f"{experiment.name}-{part}",
-            digest=data_digest(rows),
-        )
-    mlflow.log_input(dataset, context={TRAIN: "training"}.get(part, part))
-
-
-def _scored(trials: SparkTrials) -> list[Mapping[str, Any]]:
-    return [doc["result"] for doc in trials.trials if doc["result"].get("status") == STATUS_OK]
-
-
-def log_trials(run: RunLog, trials: SparkTrials, experiment: Experiment) -> pd.DataFrame:
-    """Log what the trials show together; raise `SearchError` if none of them succeeded."""
-    results = [doc["result"] for doc in trials.trials if "trial" in doc["result"]]
-    if not _scored(trials):
-        reasons: Sequence[str] = sorted({result["reason"] for result in results if "reason" in result})
-        raise SearchError(
-            f"None of the {len(results)} trials succeeded: "
-            f"{'; '.join(reasons[:3]) or 'their workers died'} (see error.txt in the trials' runs)."
-        )
-    metric = experiment.search.metric
-    frame = pd.DataFrame([_trial_row(result) for result in results]).sort_values("trial")
-    run.table(charts.leaderboard(frame, metric), tracking.LEADERBOARD_FILE)
-    figures = (charts.optimisation_history, charts.parallel_coordinates, charts.score_by_backbone)
-    run.text(figure_html(*(figure(frame, metric) for figure in figures)), tracking.CHARTS_FILE)
-    return frame
-
-
-def _trial_row(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "trial": result["trial"],
-        "run_id": result.get("run_id"),
-        **result["params"],
-        "status": "FINISHED" if result["status"] == STATUS_OK else "FAILED",
-        **result.get("metrics", {}),
-        "seconds": result.get("seconds"),
-    }

@@ -78,6 +78,7 @@ def settings(master: str, port: int) -> dict[str, str]:
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": str(machine_cores()),
+            "spark.python.daemon.module": "tuner.worker_daemon",
         }
         if "SPARK_DRIVER_MEMORY" not in os.environ and "spark.driver.memory" not in defaults:
             ours["spark.driver.memory"] = f"{_driver_memory_mib()}m"

@@ -78,7 +78,7 @@ def log_evaluation(run: RunLog, evaluation: Evaluation, scored: Scored, *, plotl
 
 
 @dataclass(frozen=True)
-class _Fit:
+class Fit:
     """One fit: the model, how it came about, and its scores on the rows it did not see."""
 
     model: LogisticRegressionModel
@@ -88,12 +88,13 @@ class _Fit:
     scored: Scored
 
 
-def _fit(train: DataFrame, validation: DataFrame, params: TrialParams) -> _Fit:
+def fit_and_score(train: DataFrame, validation: DataFrame, params: TrialParams) -> Fit:
+    """Fit on one table, on the cluster, and score on another."""
     started = time.monotonic()
     model = fit_classifier(train, params)
     seconds = time.monotonic() - started
     summary = model.summary
-    return _Fit(
+    return Fit(
         model=model,
         seconds=seconds,
         train_accuracy=summary.accuracy,
@@ -205,7 +206,7 @@ class Trial:
                 evaluation, scored, fits, model = self._cross_validate(table, params)
             else:
                 part = F.col(PART)
-                fit = _fit(table.where(part == TRAIN), table.where(part == VALIDATION), params)
+                fit = fit_and_score(table.where(part == TRAIN), table.where(part == VALIDATION), params)
                 scored, fits, model = fit.scored, [fit], fit.model
                 evaluation = evaluate(scored.label_index, scored.probability, self.labels)
         metrics = self._checked(evaluation.metrics) | {
@@ -222,11 +223,13 @@ class Trial:
 
     def _cross_validate(
         self, table: DataFrame, params: TrialParams
-    ) -> tuple[Evaluation, Scored, list[_Fit], LogisticRegressionModel]:
+    ) -> tuple[Evaluation, Scored, list[Fit], LogisticRegressionModel]:
         """Fit and score each fold, then fit the model to keep on all of them."""
         folds = [f"fold-{number}" for number in range(self.folds)]
         part = F.col(PART)
-        fits = [_fit(table.where(part != fold), table.where(part == fold), params) for fold in folds]
+        fits = [
+            fit_and_score(table.where(part != fold), table.where(part == fold), params) for fold in folds
+        ]
         pooled = Scored(
             path=[path for fit in fits for path in fit.scored.path],
             label_index=np.concatenate([fit.scored.label_index for fit in fits]),

@@ -1,0 +1,77 @@
+"""What the first trials would wait for, done beside the search's other work: imports, a first fit.
+
+A new JVM interprets and compiles while it runs: its first fit takes five times as long as its tenth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import functions as F
+
+from tuner.columns import FEATURES, LABEL_INDEX, PART, PATH
+from tuner.evaluation import evaluate
+from tuner.jobs import cancelled_after
+from tuner.search_space import TrialParams
+from tuner.sessions import DriverSession, Endpoint, connect_from_worker
+from tuner.spark_settings import local_slots
+from tuner.tracking import Tracking
+from tuner.trial import Scored, fit_and_score
+from tuner.worker_daemon import TRIAL_MODULES, VARIABLE
+
+_ROWS, _WIDTH, _CLASSES = 200, 256, 3
+_ITERATIONS = 10
+_LONGEST_SECONDS = 60
+
+
+def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> Future[None]:
+    """Begin, in as many workers as trials will have; the future ends when they are free again.
+
+    Trials must wait for it: both hold a slot while their MLlib jobs need another. On a cluster there is
+    nothing to begin: its slots are for the extraction.
+    """
+    done: Future[None] = Future()
+    context = session.spark.sparkContext
+    if local_slots(str(context.master)) is None:
+        done.set_result(None)
+        return done
+    context.environment[VARIABLE] = ",".join(TRIAL_MODULES)  # from now on, for tasks of RDDs as trials are
+    work = context.parallelize(range(parallelism), parallelism).mapPartitions(
+        partial(_warm_worker, session.endpoint, store)
+    )
+
+    def run() -> None:
+        with (
+            suppress(Exception),
+            cancelled_after(context, _LONGEST_SECONDS),
+        ):  # a trial would tell the reason
+            work.count()
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="warm-up")
+    done = pool.submit(run)
+    pool.shutdown(wait=False)
+    return done
+
+
+def _warm_worker(endpoint: Endpoint, store: Tracking, rows: Iterable[int]) -> Iterator[int]:
+    """Do on a worker what a trial does, with made-up features; nothing is logged."""
+    list(rows)
+    store.client().get_experiment(store.experiment_id)
+    spark = connect_from_worker(endpoint)
+    row = F.col("id")
+    values = F.transform(F.sequence(F.lit(1), F.lit(_WIDTH)), lambda place: F.sin(place * row))
+    table = spark.range(0, _ROWS, 1, 1).select(
+        row.cast("string").alias(PATH),
+        (row % _CLASSES).cast("int").alias(LABEL_INDEX),
+        F.lit("train").alias(PART),
+        array_to_vector(values).alias(FEATURES),
+    )
+    params = TrialParams(backbone="", regParam=1e-3, elasticNetParam=0.5, maxIter=_ITERATIONS)
+    scored: Scored = fit_and_score(table, table, params).scored
+    evaluate(np.asarray(scored.label_index), scored.probability, [str(k) for k in range(_CLASSES)])
+    yield 1

@@ -239,7 +239,8 @@ def connect_from_worker(endpoint: Endpoint) -> ConnectSession:
     # The default policy retries for over ten minutes in silence.
     session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=4000)])
     try:
-        _ = session.version
+        # MLlib's check for NaN gives each fit code of another name, to generate and compile anew.
+        session.conf.set("spark.sql.codegen.wholeStage", "false")
     except PySparkException as error:
         reason = "it refuses the token" if "UNAUTHENTICATED" in str(error) else "it does not answer"
         raise TrialError(

@@ -52,6 +52,8 @@ def settings(master: str, port: int) -> dict[str, str]:
     local = local_slots(master) is not None
     log4j = resources.files("tuner") / "log4j2.properties"
     java_options = defaults.get(_JAVA_OPTIONS, "")
+    if local and "-XX:+Use" not in java_options:
+        java_options = f"{java_options} -XX:+UseParallelGC"  # trials a minute count here, not pauses
     if "log4j" not in java_options:
         java_options = f"{java_options} -Dlog4j2.configurationFile={log4j}".strip()
     plugins = [plugin for plugin in defaults.get("spark.plugins", "").split(",") if plugin]

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from tuner import charts, tracking
 from tuner.backbones import Backbone
-from tuner.columns import LABEL_INDEX, PART, PATH, PROBABILITY
+from tuner.columns import LABEL_INDEX, PART, PATH, PREDICTION, PROBABILITY
 from tuner.errors import TrialError
 from tuner.evaluation import Evaluation, evaluate, predictions_table, summarize_folds
 from tuner.experiment import LOWER_IS_BETTER
@@ -28,12 +28,14 @@ from tuner.pipelines import assemble, fit_classifier
 from tuner.runs import answers, trial_name, trial_run
 from tuner.search_space import NUMBER, TrialParams
 from tuner.sessions import Endpoint, connect_from_worker, interrupted_after
-from tuner.splits import TRAIN, VALIDATION
+from tuner.splits import VALIDATION
 from tuner.tracking import RunLog, Tracking
 from tuner.unsent import UNSENT, open_unsent
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+_RIGHT = "right"  # a column: whether an image's class was predicted
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Scored:
 def score(model: LogisticRegressionModel, table: DataFrame) -> Scored:
     """Apply a model to a table of features, and bring the probabilities here in one job."""
     columns = (PATH, LABEL_INDEX, vector_to_array(F.col(PROBABILITY)).alias(PROBABILITY))
-    frame: pd.DataFrame = model.transform(table).select(*columns).toPandas()
+    return _scored(model.transform(table).select(*columns).toPandas())
+
+
+def _scored(frame: pd.DataFrame) -> Scored:
     return Scored(
         path=list(frame[PATH]),
         label_index=frame[LABEL_INDEX].to_numpy(),
@@ -88,18 +93,23 @@ class Fit:
     scored: Scored
 
 
-def fit_and_score(train: DataFrame, validation: DataFrame, params: TrialParams) -> Fit:
-    """Fit on one table, on the cluster, and score on another."""
+def fit_and_score(table: DataFrame, held_back: str, params: TrialParams) -> Fit:
+    """Fit on a table but for the part `held_back`, on the cluster, and score on that part."""
     started = time.monotonic()
-    model = fit_classifier(train, params)
+    model = fit_classifier(table.where(F.col(PART) != held_back), params)
     seconds = time.monotonic() - started
-    summary = model.summary
+    # One job for both parts; of the images that it was fitted on, nothing but right or wrong comes here.
+    unseen = F.col(PART) == held_back
+    probability = F.when(unseen, vector_to_array(F.col(PROBABILITY))).alias(PROBABILITY)
+    right = (F.col(PREDICTION) == F.col(LABEL_INDEX)).alias(_RIGHT)
+    path = F.when(unseen, F.col(PATH)).alias(PATH)
+    frame: pd.DataFrame = model.transform(table).select(path, LABEL_INDEX, probability, right).toPandas()
     return Fit(
         model=model,
         seconds=seconds,
-        train_accuracy=summary.accuracy,
-        history=list(summary.objectiveHistory),
-        scored=score(model, validation),
+        train_accuracy=float(frame[_RIGHT][frame[PATH].isna()].mean()),
+        history=list(model.summary.objectiveHistory),
+        scored=_scored(frame[frame[PATH].notna()]),
     )
 
 
@@ -205,8 +215,7 @@ class Trial:
             if self.folds:
                 evaluation, scored, fits, model = self._cross_validate(table, params)
             else:
-                part = F.col(PART)
-                fit = fit_and_score(table.where(part == TRAIN), table.where(part == VALIDATION), params)
+                fit = fit_and_score(table, VALIDATION, params)
                 scored, fits, model = fit.scored, [fit], fit.model
                 evaluation = evaluate(scored.label_index, scored.probability, self.labels)
         metrics = self._checked(evaluation.metrics) | {
@@ -226,10 +235,7 @@ class Trial:
     ) -> tuple[Evaluation, Scored, list[Fit], LogisticRegressionModel]:
         """Fit and score each fold, then fit the model to keep on all of them."""
         folds = [f"fold-{number}" for number in range(self.folds)]
-        part = F.col(PART)
-        fits = [
-            fit_and_score(table.where(part != fold), table.where(part == fold), params) for fold in folds
-        ]
+        fits = [fit_and_score(table, fold, params) for fold in folds]
         pooled = Scored(
             path=[path for fit in fits for path in fit.scored.path],
             label_index=np.concatenate([fit.scored.label_index for fit in fits]),

@@ -20,6 +20,7 @@ from tuner.jobs import cancelled_after
 from tuner.search_space import TrialParams
 from tuner.sessions import DriverSession, Endpoint, connect_from_worker
 from tuner.spark_settings import local_slots
+from tuner.splits import TRAIN, VALIDATION
 from tuner.tracking import Tracking
 from tuner.trial import Scored, fit_and_score
 from tuner.worker_daemon import TRIAL_MODULES, VARIABLE
@@ -68,10 +69,10 @@ def _warm_worker(endpoint: Endpoint, store: Tracking, rows: Iterable[int]) -> It
     table = spark.range(0, _ROWS, 1, 1).select(
         row.cast("string").alias(PATH),
         (row % _CLASSES).cast("int").alias(LABEL_INDEX),
-        F.lit("train").alias(PART),
+        F.when(row < _ROWS // 2, TRAIN).otherwise(VALIDATION).alias(PART),
         array_to_vector(values).alias(FEATURES),
     )
     params = TrialParams(backbone="", regParam=1e-3, elasticNetParam=0.5, maxIter=_ITERATIONS)
-    scored: Scored = fit_and_score(table, table, params).scored
+    scored: Scored = fit_and_score(table, VALIDATION, params).scored
     evaluate(np.asarray(scored.label_index), scored.probability, [str(k) for k in range(_CLASSES)])
     yield 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -25,10 +27,13 @@ from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType
 
 from tuner.errors import ImageSourceError
 from tuner.image_files import IGNORED, files_below, hash_files, path_text, with_contents
+from tuner.machine import machine_cores
+from tuner.spark_settings import local_slots
 
 _ORIGIN = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?/*"  # scheme and host of a Hadoop path
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]+\] .+")
 _T = TypeVar("_T")
+_HASHED_AT_ONCE = 64  # files
 _ONE_FOLDER_EACH = "give a folder with one folder of images for each class"
 
 
@@ -255,7 +260,7 @@ def index_images(images: ImageSet) -> pd.DataFrame:
     `bytes` (int) and `error`: None, or why the file could not be read.
     """
     if images.listing is not None:
-        index: pd.DataFrame = _hashed_listing(images).toPandas()
+        index: pd.DataFrame = _hashed_listing(images)
     else:
         index = _load("listed", lambda: _hashed_frame(images.frame).toArrow().to_pandas())
     index["error"] = index["error"].astype(object).where(index["error"].notna(), None)
@@ -264,11 +269,17 @@ def index_images(images: ImageSet) -> pd.DataFrame:
     return index.sort_values(["path", "label"], ignore_index=True)
 
 
-def _hashed_listing(images: ImageSet) -> DataFrame:
-    listed = images.frame.sparkSession.createDataFrame(images.listing, "path string, label string")
+def _hashed_listing(images: ImageSet) -> pd.DataFrame:
+    spark = images.frame.sparkSession
+    if local_slots(str(spark.sparkContext.master)) is not None:  # here: a worker takes seconds to start
+        batches = pa.Table.from_pandas(images.listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
+        with ThreadPoolExecutor(machine_cores()) as pool:  # files are read and hashed outside Python's lock
+            found = pool.map(lambda batch: next(hash_files(iter([batch]))), batches)
+            return pa.Table.from_batches(found).to_pandas()
+    listed = spark.createDataFrame(images.listing, "path string, label string")
     return listed.mapInArrow(
         hash_files, "path string, label string, digest string, bytes bigint, error string"
-    )
+    ).toPandas()
 
 
 def _hashed_frame(frame: DataFrame) -> DataFrame:

@@ -18,6 +18,7 @@ from tuner.backbones import Backbone, resolve_backbone
 from tuner.errors import CacheError, ImageSourceError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache, refuse_bad_images
+from tuner.image_files import read_file
 from tuner.images import ImageSet, contents, index_images, read_images
 from tuner.network_table import find_network
 from tuner.progress import extraction_progress
@@ -280,6 +281,10 @@ def publish_tables(session: DriverSession, cache: FeatureCache, prepared: Prepar
 def first_image(prepared: PreparedImages) -> bytes:
     """The bytes of the smallest training image, as an example of what the model reads."""
     smallest = prepared.index.sort_values(["bytes", "path"]).head(1)
+    if prepared.images.listing is not None:  # files of a folder, which this process sees
+        content, _ = read_file(smallest["path"].iloc[0])
+        if content is not None:
+            return content
     row = contents(prepared.images, smallest, partitions=1).first()
     assert row is not None
     return bytes(row["content"])

@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 	--no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev java search test test-all check ui format lock
+.PHONY: help setup setup-dev java search test test-all bench-quick check ui format lock
 
 help:  ## list the commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,11 @@ test: check  ## lint, types and the tests that take seconds
 
 test-all: check  ## the same and the long tests: whole searches, every network
 	@$(ACTIVATE) pytest $(ARGS)
+
+bench-quick: setup-dev  ## the key ratios, in under three minutes: look at them before and after a change
+	@$(ACTIVATE) python bench/trials.py --trials 12 --rounds 1 --only optuna 2> /dev/null
+	@$(ACTIVATE) python bench/featurize.py --networks MobileNetV2 --count 128 --rounds 1 \
+		--precisions float32 --batches 32 2> /dev/null
 
 check: setup-dev
 	@$(BIN)/ruff check .

@@ -29,7 +29,8 @@ def machine() -> Iterator[str]:
         names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
         cpu = names[0] if names else cpu
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield f"{len(os.sched_getaffinity(0))} cores ({cpu}), {memory:.0f} GiB, load before {os.getloadavg()[0]:.2f}; "
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    yield f"{cores} cores ({cpu}), {memory:.0f} GiB, load before {load:.2f}; "
     yield f"Python {platform.python_version()}, " + ", ".join(
         f"{name} {version(name)}" for name in PACKAGES
     )

@@ -25,8 +25,7 @@ import pyspark
 import typer
 from PIL import Image
 from report import in_turn, machine, spread, table, values
-from search import trial_runs, tuner_search, write_experiment
-from trials import SEED, points, random_projection
+from tuner_search import SEED, points, random_projection, trial_runs, tuner_search, write_experiment
 
 from tuner.backbones import resolve_backbone
 from tuner.experiment import BackboneSpec

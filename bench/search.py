@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import mlflow
 import numpy as np
-import pandas as pd
 import typer
 from PIL import Image
-from report import in_turn, machine, run, run_script, spread, table, values
-from ruamel.yaml import YAML
-from trials import SEED, SPACE, points, unpack_images
+from report import in_turn, machine, run_script, spread, table, values
+from tuner_search import (
+    SPACE,
+    Spec,
+    first_start,
+    medians,
+    points,
+    trial_runs,
+    tuner_search,
+    unpack_images,
+    write_experiment,
+)
 
 NETWORKS = ("GlyphNet", "GaborNet", "MobileNetV2=random")
 COLD, AGAIN = "tuner", "tuner again, on its cache"
 SCRIPT, SEEDS = "script: Keras, Optuna, scikit-learn", "seeds: the network in each trial"
-Spec = dict[str, Any]
 
 
 def parse_network(text: str) -> Spec:
@@ -51,88 +55,6 @@ def unpack_digits(folder: Path) -> None:
         target = folder / str(label)
         target.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.rint(pixels * 255 / 16).astype(np.uint8)).save(target / f"{number:04d}.png")
-
-
-def write_experiment(
-    file: Path,
-    images: str,
-    networks: Sequence[Spec],
-    trials: int,
-    *,
-    cache: Path,
-    validation: str = "holdout",
-    given: Sequence[Mapping[str, Any]] = (),
-    parallelism: int = 2,
-) -> Path:
-    """Write an experiment file; it gives the points first."""
-    space = {name: f"{low:g}:{high:g}" for name, (low, high) in SPACE.items()}
-    space["regParam"] += ":log"
-    search = {"backbone": list(networks), **space, "points": list(given), "max_evals": trials, "seed": SEED}
-    experiment = {
-        "name": "bench",
-        "images": images,
-        "cache": str(cache),
-        "split": {"test": "1/5", "validation": validation, "validation_ratio": "1/4"},
-        "search": {**search, "parallelism": parallelism},
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    YAML().dump(experiment, file)
-    return file
-
-
-def open_store(folder: Path) -> str:
-    uri = f"sqlite:///{(folder / 'mlflow.db').absolute()}"
-    mlflow.set_tracking_uri(uri)
-    return uri
-
-
-def trial_runs(folder: Path) -> pd.DataFrame:
-    """The trials in a folder's store in the order of their starts, with their `seconds`."""
-    open_store(folder)
-    runs = mlflow.search_runs(
-        search_all_experiments=True,
-        filter_string="tags.`tuner.kind` = 'trial'",
-        order_by=["start_time ASC"],
-        max_results=5000,
-    )
-    assert set(runs["status"]) == {"FINISHED"}, runs["status"]
-    return runs.assign(seconds=(runs["end_time"] - runs["start_time"]).dt.total_seconds())
-
-
-def medians(runs: pd.DataFrame) -> dict[str, float]:
-    return {
-        str(name): float(value)
-        for name, value in runs.groupby("params.backbone")["seconds"].median().items()
-    }
-
-
-def first_start(runs: pd.DataFrame, spawned: float) -> float:
-    return float(runs["start_time"].min().timestamp() - spawned)
-
-
-def tuner_search(experiment: Path, folder: Path, *more: str, **variables: str) -> dict[str, Any]:
-    """Run `tuner search` in a process and a store of its own; what it says and logs as figures."""
-    uri, spawned = open_store(folder), time.time()
-    command = [Path(sys.executable).parent / "tuner", "search", "--experiment", experiment, *more]
-    seconds = run(command, folder, MLFLOW_TRACKING_URI=uri, **variables)
-    said, runs = (folder / "log.txt").read_text(), trial_runs(folder)
-    parent = mlflow.search_runs(
-        search_all_experiments=True, filter_string="tags.`tuner.kind` = 'search'"
-    ).iloc[0]
-    extracted = re.search(r"\((\d+) images extracted\)", said)
-    rates = re.findall(r": (\d+) images, ([\d.]+) images/s", said)
-    accuracy = re.search(r"^test\s+accuracy ([\d.]+)", said, re.MULTILINE)
-    if not extracted or not accuracy:
-        raise SystemExit(said)
-    return {
-        "seconds": seconds,
-        "images": int(extracted[1]),
-        "extraction": sum(int(done) / float(rate) for done, rate in rates),
-        "accuracy": float(accuracy[1]),
-        "first": first_start(runs, spawned),
-        "by_backbone": medians(runs),
-        **{name: float(parent[f"metrics.{name}_seconds"]) for name in ("prepare", "trials", "winner")},
-    }
 
 
 def main(

@@ -11,11 +11,8 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from trial_ways import CORES, METRICS, requirements, suggested
+from trial_ways import CORES, METRICS, fit_sklearn, requirements, suggested
 
 from tuner.evaluation import Evaluation, evaluate, summarize_folds
 from tuner.network_table import NETWORKS
@@ -86,17 +83,6 @@ def keras_features(spec: Given, folder: str) -> np.ndarray:
     return features.mean(axis=(1, 2)) if features.ndim == 4 else features
 
 
-def fitted(features: np.ndarray, labels: np.ndarray, point: Given) -> Any:
-    """Fit scikit-learn's counterpart of MLlib's classifier; the same penalty on standardised features."""
-    classifier = LogisticRegression(
-        solver="saga",
-        C=1 / (len(features) * point["regParam"]),
-        l1_ratio=point["elasticNetParam"],
-        max_iter=point["maxIter"],
-    )
-    return make_pipeline(StandardScaler(), classifier).fit(features, labels)
-
-
 def log_evaluation(found: Evaluation) -> None:
     mlflow.log_metrics(found.metrics)
     mlflow.log_dict({"labels": found.labels, "matrix": found.confusion.tolist()}, "confusion_matrix.json")
@@ -117,7 +103,7 @@ def script_way(given: Given) -> dict[str, Any]:
         point, mine = {**suggested(trial, given["space"]), "backbone": backbone}, features[backbone]
         with mlflow.start_run(run_name=f"trial-{trial.number}", tags=TRIAL):
             mlflow.log_params(point)
-            models = [fitted(mine[fit], labels[fit], point) for fit, _ in pairs]
+            models = [fit_sklearn(mine[fit], labels[fit], point) for fit, _ in pairs]
             answers = [
                 model.predict_proba(mine[score]) for model, (_, score) in zip(models, pairs, strict=True)
             ]
@@ -129,7 +115,7 @@ def script_way(given: Given) -> dict[str, Any]:
             if given["folds"]:
                 scored = np.concatenate([score for _, score in pairs])
                 whole = summarize_folds(found, labels[scored], np.concatenate(answers))
-                model = fitted(mine[rest], labels[rest], point)
+                model = fit_sklearn(mine[rest], labels[rest], point)
             log_evaluation(whole)
             mlflow.sklearn.log_model(model, name="model", pip_requirements=needed)
             return whole.metrics["accuracy"]
@@ -141,7 +127,7 @@ def script_way(given: Given) -> dict[str, Any]:
     best = study.best_params
     mine = features[best["backbone"]]
     with mlflow.start_run(run_name="winner"):
-        model = fitted(mine[rest], labels[rest], best)
+        model = fit_sklearn(mine[rest], labels[rest], best)
         found = evaluate(labels[test], model.predict_proba(mine[test]), names)
         log_evaluation(found)
         logged = mlflow.sklearn.log_model(model, name="model", pip_requirements=needed)

@@ -46,15 +46,20 @@ def requirements(*names: str) -> list[str]:
     return [f"{name}=={version(name)}" for name in names]
 
 
-def sklearn_trial(data: Data, point: Point, stated: bool) -> float:
-    """Fit scikit-learn's counterpart of MLlib's LogisticRegression: same penalty, standardised features."""
+def fit_sklearn(features: np.ndarray, label: np.ndarray, point: Point) -> Any:
+    """Fit scikit-learn's counterpart of MLlib's classifier: the same penalty, standardised features."""
     classifier = LogisticRegression(
         solver="saga",
-        C=1 / (len(data.train) * point["regParam"]),
+        C=1 / (len(features) * point["regParam"]),
         l1_ratio=point["elasticNetParam"],
         max_iter=point["maxIter"],
     )
-    model = make_pipeline(StandardScaler(), classifier).fit(data.train, data.train_label)
+    return make_pipeline(StandardScaler(), classifier).fit(features, label)
+
+
+def sklearn_trial(data: Data, point: Point, stated: bool) -> float:
+    """Fit, score and log within the active run."""
+    model = fit_sklearn(data.train, data.train_label, point)
     accuracy = log_scores(data, model.predict_proba(data.validation))
     needed = requirements("scikit-learn", "mlflow", "numpy") if stated else None
     mlflow.sklearn.log_model(model, name="model", pip_requirements=needed)
@@ -173,8 +178,8 @@ def textbook_way(given: Mapping[str, Any], data: Data) -> Callable[[], None]:
         objective,
         dimensions,
         algo=hyperopt.tpe.suggest,
-        max_evals=given["trials"],
-        points_to_evaluate=given["points"][: given["trials"]],
+        points_to_evaluate=given["points"][: given["trials"] - 1],
+        max_evals=1,  # hyperopt counts them beside the points
         rstate=np.random.default_rng(42),
         show_progressbar=False,
         verbose=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,16 @@ import mlflow
 import numpy as np
 import pyarrow.dataset as ds
 import typer
-from PIL import Image
-from report import in_turn, machine, run, run_script, spread, table, values
-from ruamel.yaml import YAML
+from report import in_turn, machine, run_script, spread, table, values
+from tuner_search import (
+    SPACE,
+    points,
+    random_projection,
+    trial_runs,
+    tuner_search,
+    unpack_images,
+    write_experiment,
+)
 
 from tuner.experiment_file import read_yaml
 
@@ -24,78 +30,15 @@ PEERS = {  # by the name in `trial_ways`: whether it is slow, and then measured 
     "textbook": True,
     "optuna, requirements inferred": True,
 }
-SPACE = {"regParam": [1e-4, 1.0], "elasticNetParam": [0.0, 1.0], "maxIter": [5, 30]}
-SEED = 42
-
-
-def points(count: int) -> list[dict[str, Any]]:
-    """Draw the same points for all ways, so that they do the same work."""
-    rng = np.random.default_rng(SEED)
-    low, high = np.log(SPACE["regParam"])
-    return [
-        {
-            "regParam": float(np.exp(rng.uniform(low, high))),
-            "elasticNetParam": float(rng.uniform(*SPACE["elasticNetParam"])),
-            "maxIter": int(rng.integers(SPACE["maxIter"][0], SPACE["maxIter"][1] + 1)),
-        }
-        for _ in range(count)
-    ]
-
-
-def random_projection(file: Path, side: int, width: int = 2048) -> None:
-    """Store a network that projects pixels onto random directions, and keeps what is positive."""
-    import keras
-
-    keras.utils.set_random_seed(SEED)
-    layers = [
-        keras.Input((side, side, 3)),
-        keras.layers.Flatten(),
-        keras.layers.Dense(width, activation="relu"),
-    ]
-    keras.Sequential(layers).save(file)
-
-
-def unpack_images(archive: Path, folder: Path, count: int) -> None:
-    """Write the first images of an archive (`images`, `labels`) into class folders."""
-    stored = np.load(archive)
-    for number, (pixels, label) in enumerate(
-        zip(stored["images"][:count], stored["labels"][:count], strict=True)
-    ):
-        target = folder / str(label)
-        target.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(target / f"{number:05d}.png")
-
-
-def write_experiment(file: Path, images: str, network: dict[str, Any], trials: int) -> None:
-    """Write the experiment file of a search over the points alone."""
-    search = {name: f"{low:g}:{high:g}" for name, (low, high) in SPACE.items()}
-    search["regParam"] += ":log"
-    given = [{"backbone": network["name"], **point} for point in points(trials)]
-    experiment = {
-        "name": "bench",
-        "images": images,
-        "cache": str(file.parent / "cache"),
-        "split": {"test": "1/5", "validation": "holdout", "validation_ratio": "1/4"},
-        "search": {"backbone": [network], **search, "points": given, "max_evals": trials, "seed": SEED},
-    }
-    YAML().dump(experiment, file)
 
 
 def tuner_way(experiment: Path, folder: Path) -> dict[str, Any]:
-    """Run `tuner search` in a process and a store of its own; the seconds are those of its trials alone."""
-    uri = f"sqlite:///{(folder / 'mlflow.db').absolute()}"
-    command = [Path(sys.executable).parent / "tuner", "search", "--experiment", experiment]
-    run(command, folder, MLFLOW_TRACKING_URI=uri)
-    mlflow.set_tracking_uri(uri)
-    runs = mlflow.search_runs(search_all_experiments=True, filter_string="tags.`tuner.kind` = 'trial'")
-    parent = mlflow.search_runs(
-        search_all_experiments=True, filter_string="tags.`tuner.kind` = 'search'"
-    ).iloc[0]
+    """Give the seconds of the trials alone, as the others' are."""
+    figures, runs = tuner_search(experiment, folder), trial_runs(folder)
     return {
-        "seconds": float(parent["metrics.trials_seconds"]),
-        "trials": int((runs["status"] == "FINISHED").sum()),
+        "seconds": figures["trials"],
+        "trials": len(runs),
         "accuracy": float(runs["metrics.accuracy"].max()),
-        "run_id": parent["run_id"],
     }
 
 
@@ -153,8 +96,9 @@ def main(
             random_projection(file, side)
         spec = {"name": "bench", "file": str(file), "input_size": side, "preprocessing": preprocessing}
         experiment = base / "experiment.yaml"
-        write_experiment(experiment, source, spec, trials)
-        first = tuner_way(experiment, base / "first")  # fills the cache
+        named = [{"backbone": spec["name"], **point} for point in points(trials)]
+        write_experiment(experiment, source, [spec], trials, cache=base / "cache", given=named)
+        first = tuner_search(experiment, base / "first")  # fills the cache
         data = base / "features.npz"
         print(store_features(experiment, first, data))
         given = {"data": data, "trials": trials, "points": points(trials), "space": SPACE}

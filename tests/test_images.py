@@ -56,6 +56,19 @@ BINARY = pa.array([b"one", b"two", b"one"])
 # Folders ------------------------------------------------------------------------------------------
 
 
+def test_files_are_hashed_alike_on_the_driver_and_on_the_workers_of_a_cluster(
+    spark: SparkSession, tree: Tree, monkeypatch: pytest.MonkeyPatch
+):
+    root = tree(*[f"{number % 3}/{number}.png" for number in range(200)])
+    (root / "0" / "gone.png").symlink_to(root / "nowhere.png")
+    images = read_images(spark, str(root))
+    here = index_images(images)
+    monkeypatch.setattr(module, "local_slots", lambda _: None)  # as with the master of a cluster
+    pd.testing.assert_frame_equal(here, index_images(images))
+    assert len(here) == 201
+    assert here["error"].notna().sum() == 1
+
+
 def test_each_folder_is_a_class_and_everything_below_it_belongs_to_it(spark: SparkSession, tree: Tree):
     names = [
         "two words/1.jpg",

@@ -120,8 +120,9 @@ class SearchProcess:
             return False
 
     def workers(self) -> list[int]:
-        """The Python workers: forks of Spark's daemon."""
-        daemons = [pid for pid in descendants(self.process.pid) if "pyspark.daemon" in command_line(pid)]
+        """The Python workers: forks of a daemon."""
+        below = descendants(self.process.pid)
+        daemons = [pid for pid in below if "tuner.worker_daemon" in command_line(pid)]
         return [pid for pid in daemons if any(pid in descendants(daemon) for daemon in daemons)]
 
     def assert_whole(self, wanted: int) -> None:

@@ -63,7 +63,7 @@ def test_files_are_hashed_alike_on_the_driver_and_on_the_workers_of_a_cluster(
     (root / "0" / "gone.png").symlink_to(root / "nowhere.png")
     images = read_images(spark, str(root))
     here = index_images(images)
-    monkeypatch.setattr(module, "local_slots", lambda _: None)  # as with the master of a cluster
+    monkeypatch.setattr(module, "is_local", lambda _: False)  # as with the master of a cluster
     pd.testing.assert_frame_equal(here, index_images(images))
     assert len(here) == 201
     assert here["error"].notna().sum() == 1

@@ -18,7 +18,7 @@ from tuner.executors import java_reason
 from tuner.feature_files import writing
 from tuner.jobs import cancelled_after
 from tuner.sessions import DriverSession
-from tuner.spark_settings import local_slots
+from tuner.spark_settings import is_local
 from tuner.tracking import EXPERIMENT_FILE, Tracking
 from tuner.worker_check import Questions
 
@@ -56,7 +56,7 @@ def check_workers(
     CacheError, ImageSourceError, TrackingError
         A worker does not see, or cannot write, the cache, the images or the MLflow store.
     """
-    if local_slots(str(session.spark.sparkContext.master)) is not None:
+    if is_local(session.spark.sparkContext):
         return ()
     endpoint = session.endpoint
     with _probe(cache) as (folder, word):

@@ -15,24 +15,20 @@ from pyspark.sql.utils import is_remote
 from tuner.backbones import Backbone, load_network
 from tuner.inference import Read, featurize
 from tuner.machine import machine_cores
-from tuner.spark_settings import local_slots
-
-
-def _is_local(spark: SparkSession) -> bool:
-    return local_slots(str(spark.sparkContext.master)) is not None
+from tuner.spark_settings import is_local
 
 
 def worker_threads(spark: SparkSession) -> int:
     """TensorFlow's threads in one Python worker, so that workers × threads = cores."""
     context = spark.sparkContext
-    if _is_local(spark):
+    if is_local(context):
         return max(1, machine_cores() // context.defaultParallelism)
     return int(context.getConf().get("spark.task.cpus", "1"))  # the cores that a task's slot stands for
 
 
 def ship_network(spark: SparkSession, backbone: Backbone) -> None:
     """Send the network's file to the executors of a cluster; local workers read the driver's."""
-    if not is_remote() and not _is_local(spark):
+    if not is_remote() and not is_local(spark.sparkContext):
         spark.sparkContext.addFile(backbone.file)
 
 

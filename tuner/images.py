@@ -28,7 +28,7 @@ from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType
 from tuner.errors import ImageSourceError
 from tuner.image_files import IGNORED, files_below, hash_files, path_text, with_contents
 from tuner.machine import machine_cores
-from tuner.spark_settings import local_slots
+from tuner.spark_settings import is_local
 
 _ORIGIN = r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?/*"  # scheme and host of a Hadoop path
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]+\] .+")
@@ -271,7 +271,7 @@ def index_images(images: ImageSet) -> pd.DataFrame:
 
 def _hashed_listing(images: ImageSet) -> pd.DataFrame:
     spark = images.frame.sparkSession
-    if local_slots(str(spark.sparkContext.master)) is not None:  # here: a worker takes seconds to start
+    if is_local(spark.sparkContext):  # here: a worker takes seconds to start
         batches = pa.Table.from_pandas(images.listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
         with ThreadPoolExecutor(machine_cores()) as pool:  # files are read and hashed outside Python's lock
             found = pool.map(lambda batch: next(hash_files(iter([batch]))), batches)

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import pyspark
+from pyspark import SparkContext
 
 from tuner.machine import machine_cores, memory_mib
 
@@ -24,6 +25,11 @@ def local_slots(master: str) -> int | None:
         return None
     count = master.removeprefix("local[").rstrip("]").split(",")[0]
     return machine_cores() if count == "*" else int(count)
+
+
+def is_local(context: SparkContext) -> bool:
+    """Whether Spark runs on this machine alone, not on a cluster."""
+    return local_slots(str(context.master)) is not None
 
 
 def user_defaults() -> dict[str, str]:

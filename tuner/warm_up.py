@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
-import numpy as np
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
 
@@ -19,10 +18,10 @@ from tuner.evaluation import evaluate
 from tuner.jobs import cancelled_after
 from tuner.search_space import TrialParams
 from tuner.sessions import DriverSession, Endpoint, connect_from_worker
-from tuner.spark_settings import local_slots
+from tuner.spark_settings import is_local
 from tuner.splits import TRAIN, VALIDATION
 from tuner.tracking import Tracking
-from tuner.trial import Scored, fit_and_score
+from tuner.trial import fit_and_score
 from tuner.worker_daemon import TRIAL_MODULES, VARIABLE
 
 _ROWS, _WIDTH, _CLASSES = 200, 256, 3
@@ -36,9 +35,9 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
     Trials must wait for it: both hold a slot while their MLlib jobs need another. On a cluster there is
     nothing to begin: its slots are for the extraction.
     """
-    done: Future[None] = Future()
     context = session.spark.sparkContext
-    if local_slots(str(context.master)) is None:
+    if not is_local(context):
+        done: Future[None] = Future()
         done.set_result(None)
         return done
     context.environment[VARIABLE] = ",".join(TRIAL_MODULES)  # from now on, for tasks of RDDs as trials are
@@ -47,16 +46,14 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
     )
 
     def run() -> None:
-        with (
-            suppress(Exception),
-            cancelled_after(context, _LONGEST_SECONDS),
-        ):  # a trial would tell the reason
+        # What is wrong, a trial would tell.
+        with suppress(Exception), cancelled_after(context, _LONGEST_SECONDS):
             work.count()
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="warm-up")
-    done = pool.submit(run)
+    running = pool.submit(run)
     pool.shutdown(wait=False)
-    return done
+    return running
 
 
 def _warm_worker(endpoint: Endpoint, store: Tracking, rows: Iterable[int]) -> Iterator[int]:
@@ -73,6 +70,6 @@ def _warm_worker(endpoint: Endpoint, store: Tracking, rows: Iterable[int]) -> It
         array_to_vector(values).alias(FEATURES),
     )
     params = TrialParams(backbone="", regParam=1e-3, elasticNetParam=0.5, maxIter=_ITERATIONS)
-    scored: Scored = fit_and_score(table, VALIDATION, params).scored
-    evaluate(np.asarray(scored.label_index), scored.probability, [str(k) for k in range(_CLASSES)])
+    scored = fit_and_score(table, VALIDATION, params).scored
+    evaluate(scored.label_index, scored.probability, [str(k) for k in range(_CLASSES)])
     yield 1

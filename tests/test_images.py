@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -442,7 +444,7 @@ def test_the_index_does_not_depend_on_partitions(spark: SparkSession, tmp_path: 
     assert len(expected) == count
     assert expected["digest"].nunique() == 30
     for partitions in (1, 7):
-        spread = module.ImageSet(images.frame.repartition(partitions), images.labels)
+        spread = replace(images, make_frame=partial(images.frame.repartition, partitions))
         pd.testing.assert_frame_equal(index_images(spread), expected)
 
 

@@ -9,15 +9,13 @@ from tuner import warm_up
 from tuner.sessions import DriverSession
 from tuner.tracking import Tracking, open_tracking
 from tuner.warm_up import start_warm_up
+from tuner.worker_daemon import FOR_TRIALS, preloading
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    before = dict(spark.sparkContext.environment)
-    yield open_tracking("warm-up")
-    spark.sparkContext.environment.clear()
-    spark.sparkContext.environment.update(before)
+    return open_tracking("warm-up")
 
 
 def test_workers_are_connected_before_their_first_trial(driver: DriverSession, store: Tracking) -> None:
@@ -29,7 +27,8 @@ def test_workers_are_connected_before_their_first_trial(driver: DriverSession, s
         yield connect_from_worker.cache_info().currsize, os.getpid()
 
     start_warm_up(driver, store, parallelism=2).result(timeout=120)
-    found = driver.spark.sparkContext.parallelize(range(2), 2).mapPartitions(connected).collect()
+    with preloading(driver.spark.sparkContext, FOR_TRIALS):  # as the trials' tasks
+        found = driver.spark.sparkContext.parallelize(range(2), 2).mapPartitions(connected).collect()
     assert {count for count, _ in found} == {1}
     assert MlflowClient(store.uri).search_runs([store.experiment_id]) == []
 

@@ -143,21 +143,16 @@ def resolve_backbone(spec: BackboneSpec, precision: Precision, store: Path) -> B
     CacheError
         The store cannot be written.
     """
-    wanted = _wanted(spec)
-    if wanted.kind == "network":
-        check_precision(wanted.file, precision)
-    record = store / "resolved" / f"{_json_digest(wanted.identity)}.json"
+    wanted, record = _wanted_and_record(spec, precision, store)
     stored = _recall(record, store) or _make_once(wanted, record, store)
-    file = str((store / stored.file).absolute())
-    return Backbone(
-        spec.name,
-        stored.digest,
-        file,
-        wanted.input_size,
-        wanted.preprocessing,
-        stored.width,
-        precision,
-    )
+    return _backbone(wanted, stored, precision, store)
+
+
+def recall_backbone(spec: BackboneSpec, precision: Precision, store: Path) -> Backbone | None:
+    """Give what `resolve_backbone` would, if it was resolved before; errors are the same."""
+    wanted, record = _wanted_and_record(spec, precision, store)
+    stored = _recall(record, store)
+    return _backbone(wanted, stored, precision, store) if stored else None
 
 
 def load_network(backbone: Backbone, file: Path, threads: int) -> FeatureFunction:
@@ -190,6 +185,25 @@ def load_network(backbone: Backbone, file: Path, threads: int) -> FeatureFunctio
 @lru_cache(maxsize=2)  # a worker serves one task after another, and seldom more than two networks in turn
 def _open_once(file: Path, input_size: tuple[int, int], precision: Precision) -> FeatureFunction:
     return open_network(file, input_size, precision)
+
+
+def _wanted_and_record(spec: BackboneSpec, precision: Precision, store: Path) -> tuple[_Wanted, Path]:
+    wanted = _wanted(spec)
+    if wanted.kind == "network":
+        check_precision(wanted.file, precision)
+    return wanted, store / "resolved" / f"{_json_digest(wanted.identity)}.json"
+
+
+def _backbone(wanted: _Wanted, stored: _Stored, precision: Precision, store: Path) -> Backbone:
+    return Backbone(
+        wanted.name,
+        stored.digest,
+        str((store / stored.file).absolute()),
+        wanted.input_size,
+        wanted.preprocessing,
+        stored.width,
+        precision,
+    )
 
 
 def _wanted(spec: BackboneSpec) -> _Wanted:

@@ -16,22 +16,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 from filelock import FileLock, Timeout
-from pyspark.errors import PySparkException
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tuner.backbones import Backbone, load_network
+from tuner import errors
+from tuner.backbones import Backbone
 from tuner.errors import CacheError, ImageSourceError
-from tuner.extraction import ship_network, shipped_file
-from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, repeats, write_part, writing
+from tuner.extraction import ship_network
+from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, repeats, writing
+from tuner.feature_writing import FeatureWriter
 from tuner.images import ImageSet, contents
-from tuner.inference import BATCH_SIZE, content_reader, featurize
+from tuner.worker_daemon import FOR_EXTRACTION, preloading
 
 _COLUMNS = "digest string, features array<float>, error string"  # the same for Spark
 _PART_SECONDS = 5.0
@@ -163,10 +163,10 @@ class FeatureCache:
             with writing(self.root):
                 _prepare(folder, backbone)
             ship_network(spark, backbone)
-            frame = contents(images, missing, partitions=min(tasks, len(missing)))
-            write_parts = _writer(backbone, folder, threads, self.part_seconds, fail_on_bad_image)
+            writer = FeatureWriter(backbone, folder, threads, self.part_seconds, fail_on_bad_image)
+            work = _work(spark, writer, images, missing, min(tasks, len(missing)))
             with _watch(spark, folder, len(missing), on_progress, fail_on_bad_image) as bad_seen:
-                _run(frame.mapInArrow(write_parts, "images long"), bad_seen)
+                _run(work, bad_seen)
             known = self.known(backbone)
         if fail_on_bad_image:
             refuse_bad_images(index, known)
@@ -240,20 +240,30 @@ def _prepare(folder: Path, backbone: Backbone) -> None:
         description.write_text(json.dumps(backbone.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _run(work: DataFrame, bad_seen: threading.Event) -> None:
+def _work(
+    spark: SparkSession, writer: FeatureWriter, images: ImageSet, missing: pd.DataFrame, tasks: int
+) -> Callable[[], object]:
+    """The Spark job in which the workers extract, in as many tasks."""
+    with preloading(spark.sparkContext, FOR_EXTRACTION):
+        if images.listing is None:
+            done = contents(images, missing, tasks).mapInArrow(writer.of_contents, "images long")
+            return done.agg(F.sum("images")).collect
+        files = list(missing[["path", "digest"]].itertuples(index=False, name=None))
+        shares = spark.sparkContext.parallelize([files[task::tasks] for task in range(tasks)], tasks)
+        work = shares.mapPartitions(writer.of_files)
+        work.id()  # hands the function to Spark, here and not when it runs
+        return work.collect
+
+
+def _run(work: Callable[[], object], bad_seen: threading.Event) -> None:
     try:
-        work.agg(F.sum("images")).collect()
+        work()
     except Exception as error:
         if bad_seen.is_set():  # cancelled on purpose
             return
-        if isinstance(error, PySparkException) and error.getCondition() == "USER_RAISED_EXCEPTION":
-            parameters = (
-                error.getMessageParameters() or {}
-            )  # `contents`: a file is no longer what was listed
-            raise ImageSourceError(parameters["errorMessage"]) from error
-        sentence = re.search(r"tuner\.errors\.CacheError: (.+)", str(error))  # what a worker raised
-        if sentence:
-            raise CacheError(sentence[1]) from error
+        sentence = re.search(r"tuner\.errors\.(CacheError|ImageSourceError): (.+)", str(error))
+        if sentence:  # what a worker raised
+            raise getattr(errors, sentence[1])(sentence[2]) from error
         raise
 
 
@@ -283,27 +293,3 @@ def _watch(
         finished.set()
         watcher.join()
         spark.sparkContext.removeJobTag(tag)
-
-
-def _writer(
-    backbone: Backbone, folder: Path, threads: int, part_seconds: float, stop_on_bad: bool
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Make the function that each worker runs over its images: extract, and write parts as it goes."""
-
-    def write_parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        network = load_network(backbone, shipped_file(backbone), threads)
-        rows: list[tuple[str, np.ndarray | None, str | None]] = []
-        written, last = 0, time.monotonic()
-        for batch in batches:
-            digests = batch.column("digest").to_pylist()
-            images = (value.as_py() for value in batch.column("content"))
-            results = featurize(images, content_reader(backbone), network, BATCH_SIZE)
-            for digest, (features, error) in zip(digests, results, strict=True):
-                rows.append((digest, features, error))
-                if time.monotonic() - last > part_seconds or (error and stop_on_bad):
-                    written += write_part(folder, rows)
-                    rows, last = [], time.monotonic()
-        written += write_part(folder, rows)
-        yield pa.RecordBatch.from_pydict({"images": [written]})
-
-    return write_parts

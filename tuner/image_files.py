@@ -18,6 +18,7 @@ import pyarrow as pa
 if TYPE_CHECKING:  # files are read without Spark, too
     from pyspark.sql import DataFrame
 
+CHANGED = "The image %s changed or vanished while it was in use: start again."
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
 
 _MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, DataType, IntegralType, StringType
 
 from tuner.errors import ImageSourceError
-from tuner.image_files import IGNORED, files_below, hash_files, path_text, with_contents
+from tuner.image_files import CHANGED, IGNORED, files_below, hash_files, path_text, with_contents
 from tuner.machine import machine_cores
 from tuner.spark_settings import is_local
 
@@ -41,15 +42,24 @@ _ONE_FOLDER_EACH = "give a folder with one folder of images for each class"
 class ImageSet:
     """The images of one source.
 
-    `frame` has one row an image, read when it is used: `path` string, `content` binary, `label` string,
-    `label_index` int, the position of the label in `labels`, which are sorted by name. `listing` has
-    the files of a local folder (`path`, `label`); `notes` are sentences on what is not part of a class.
+    `labels` are sorted by name; `notes` are sentences on what is not part of a class; `listing` has the
+    files of a local folder (`path`, `label`).
     """
 
-    frame: DataFrame
+    spark: SparkSession
+    make_frame: Callable[[], DataFrame]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
     listing: pd.DataFrame | None = None
+
+    @cached_property
+    def frame(self) -> DataFrame:
+        """One row an image, read when it is used.
+
+        `path` string, `content` binary, `label` string, `label_index` int, the position in `labels`. Made
+        when it is asked for: a new JVM takes a second for its first DataFrame.
+        """
+        return self.make_frame()
 
 
 def read_images(spark: SparkSession, source: str) -> ImageSet:
@@ -130,6 +140,10 @@ def _checked_labels(labels: list[str], source: str, missing: str, advice: str) -
     return tuple(sorted(labels))
 
 
+def _image_set(frame: DataFrame, labels: tuple[str, ...], notes: tuple[str, ...] = ()) -> ImageSet:
+    return ImageSet(frame.sparkSession, lambda: _with_index(frame, labels), labels, notes)
+
+
 def _with_index(frame: DataFrame, labels: tuple[str, ...]) -> DataFrame:
     position = F.array_position(F.array(*[F.lit(label) for label in labels]), F.col("label"))
     return frame.withColumn("label_index", (position - 1).cast("int"))
@@ -159,10 +173,13 @@ def _read_local_folder(spark: SparkSession, folder: Path) -> ImageSet:
             )
     rows = [(path_text(path.absolute()), label) for label in labels for path in classes[label]]
     listing = pd.DataFrame(rows, columns=["path", "label"])
-    listed = _with_index(spark.createDataFrame(listing, "path string, label string"), labels)
-    frame = with_contents(listed).select("path", "content", "label", "label_index")
+
+    def frame() -> DataFrame:
+        listed = _with_index(spark.createDataFrame(listing, "path string, label string"), labels)
+        return with_contents(listed).select("path", "content", "label", "label_index")
+
     loose = sum(not entry.is_dir() and entry.name.lower() not in IGNORED for entry in entries)
-    return ImageSet(frame, labels, _loose_note(loose, str(folder)), listing)
+    return ImageSet(spark, frame, labels, _loose_note(loose, str(folder)), listing)
 
 
 def _loose_note(count: int, source: str) -> tuple[str, ...]:
@@ -191,7 +208,7 @@ def _read_remote_folder(spark: SparkSession, source: str) -> ImageSet:
         [name for name in counts if name is not None], source, "class folder", _ONE_FOLDER_EACH
     )
     frame = labelled.where(F.col("label").isNotNull()).select("path", "content", "label")
-    return ImageSet(_with_index(frame, labels), labels, _loose_note(counts.get(None, 0), source))
+    return _image_set(frame, labels, _loose_note(counts.get(None, 0), source))
 
 
 # Parquet, tables, the built-in set -----------------------------------------------------------------
@@ -223,7 +240,7 @@ def _read_columns(frame: DataFrame, source: str) -> ImageSet:
     by_content = F.concat(F.lit("sha256:"), F.substring(F.sha2(F.col("content"), 256), 1, 16))
     named = named.withColumn("path", F.coalesce("path", by_content, F.lit("null")))
     checked = _checked_labels(labels, source, "image", "add images of another class")
-    return ImageSet(_with_index(named, checked), checked)
+    return _image_set(named, checked)
 
 
 def _read_builtin(spark: SparkSession, name: str) -> ImageSet:
@@ -238,7 +255,7 @@ def _read_builtin(spark: SparkSession, name: str) -> ImageSet:
     ]
     labels = tuple(sorted({label for _, _, label in rows}))
     frame = spark.createDataFrame(pd.DataFrame(rows, columns=["path", "content", "label"]))
-    return ImageSet(_with_index(frame, labels), labels)
+    return _image_set(frame, labels)
 
 
 def _png(pixels: object) -> bytes:
@@ -270,7 +287,7 @@ def index_images(images: ImageSet) -> pd.DataFrame:
 
 
 def _hashed_listing(images: ImageSet) -> pd.DataFrame:
-    spark = images.frame.sparkSession
+    spark = images.spark
     if is_local(spark.sparkContext):  # here: a worker takes seconds to start
         batches = pa.Table.from_pandas(images.listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
         with ThreadPoolExecutor(machine_cores()) as pool:  # files are read and hashed outside Python's lock
@@ -299,8 +316,7 @@ def contents(images: ImageSet, index: pd.DataFrame, partitions: int) -> DataFram
     """
     wanted = index.drop_duplicates("digest")[["path", "digest"]]
     wanted = wanted.assign(part=np.arange(len(wanted)) % partitions)  # Spark's own dealing is less even
-    spark = images.frame.sparkSession
-    listed = spark.createDataFrame(wanted, "path string, digest string, part int")
+    listed = images.spark.createDataFrame(wanted, "path string, digest string, part int")
     if images.listing is not None:
         read = with_contents(listed.repartitionById(partitions, "part"))
         return read.select("digest", _unchanged().alias("content"))
@@ -311,8 +327,6 @@ def contents(images: ImageSet, index: pd.DataFrame, partitions: int) -> DataFram
 
 def _unchanged() -> Column:
     """The column `content`, with an error where it is not what `digest` stands for."""
-    message = F.concat(
-        F.lit("The image "), "path", F.lit(" changed or vanished while it was in use: start again.")
-    )
+    message = F.format_string(CHANGED, "path")
     same = F.sha2("content", 256) == F.col("digest")
     return F.when(same, F.col("content")).otherwise(F.raise_error(message))

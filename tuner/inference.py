@@ -12,7 +12,7 @@ from tuner.backbones import Backbone
 from tuner.decoding import load_input, preprocess, resize, struct_to_image
 from tuner.errors import ImageError
 
-BATCH_SIZE = 32
+BATCH_SIZE = 16  # of the first batch, half of 32 or more is memory that is touched for the first time
 
 Read = Callable[[Any], np.ndarray]
 Outcome = tuple[np.ndarray | None, str | None]  # what an image gave, or the reason why it gave nothing
@@ -49,8 +49,8 @@ def featurize(
             return None, str(error)
 
     remaining = iter(images)
-    while batch := list(islice(remaining, batch_size)):
-        outcomes = list(apply(outcome, batch))
+    # Each is decoded as it is read: of large files one is held, not a batch.
+    while outcomes := list(apply(outcome, islice(remaining, batch_size))):
         arrays = [array for array, _ in outcomes if array is not None]
         features = iter(network(np.stack(arrays))) if arrays else iter(())
         yield from ((None, reason) if reason else (next(features), None) for _, reason in outcomes)

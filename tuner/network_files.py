@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,15 +33,43 @@ _NOTICES = (
 
 def import_keras() -> ModuleType:
     """Import Keras on TensorFlow; the first time takes seconds, and is kept silent."""
+    import_tensorflow()
+    _look_for_devices()
+    return sys.modules["keras"]
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras, and start nothing: a process that forks later may do this."""
     if not {"keras", "tensorflow"} <= sys.modules.keys():
         os.environ["KERAS_BACKEND"] = "tensorflow"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors are still shown
         with _without_notices():
             import keras  # noqa: F401
-            import tensorflow as tf
+            import tensorflow  # noqa: F401
 
-            tf.config.list_physical_devices()  # looks for GPUs now, not at the first image
-    return sys.modules["keras"]
+
+def import_tensorflow_lightly() -> None:
+    """Do so in a process of tuner's own, without the libraries that Keras draws and wraps with.
+
+    It imports them where they are installed, for a third of the time, and needs none of them to compute.
+    """
+    absent = [name for name in ("matplotlib", "sklearn") if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # an import fails, as if it were not installed
+    try:
+        import_tensorflow()
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+@lru_cache(maxsize=1)
+def _look_for_devices() -> None:
+    """Look for GPUs now, not at the first image; a process does so once, and after it was forked."""
+    import tensorflow as tf
+
+    with _without_notices():
+        tf.config.list_physical_devices()
 
 
 @contextmanager

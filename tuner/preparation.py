@@ -14,9 +14,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from rich.console import Console
 
-from tuner.backbones import Backbone, resolve_backbone
+from tuner.backbones import Backbone, recall_backbone, resolve_backbone
 from tuner.errors import CacheError, ImageSourceError
 from tuner.experiment import Experiment
+from tuner.extraction import start_workers
 from tuner.feature_cache import FeatureCache, refuse_bad_images
 from tuner.image_files import read_file
 from tuner.images import ImageSet, contents, index_images, read_images
@@ -160,10 +161,7 @@ def prepare_images(
         What is wrong with the images, the networks or the cache, in one sentence; as early as it shows.
     """
     images = read_images(session.spark, experiment.images)
-    backbones = {
-        spec.name: resolve_backbone(spec, experiment.precision, cache.backbones)
-        for spec in experiment.search.backbone
-    }
+    backbones = _backbones(session, experiment, cache)
     index = index_images(images)
     for note in images.notes:
         console.print(note, markup=False)
@@ -188,6 +186,16 @@ def prepare_images(
         backbones=backbones,
         extracted=extracted,
     )
+
+
+def _backbones(session: DriverSession, experiment: Experiment, cache: FeatureCache) -> dict[str, Backbone]:
+    """Resolve the networks; where one has no features yet, the workers that extract start meanwhile."""
+    asked = [(spec, experiment.precision, cache.backbones) for spec in experiment.search.backbone]
+    stored = [recall_backbone(*one) for one in asked]
+    if not all(backbone and cache.folder(backbone).exists() for backbone in stored):
+        start_workers(session.spark, session.cores)
+    found = (known or resolve_backbone(*one) for known, one in zip(stored, asked, strict=True))
+    return {backbone.name: backbone for backbone in found}
 
 
 def _outcome(index: pd.DataFrame, cache: FeatureCache, backbones: Mapping[str, Backbone]) -> pd.DataFrame:

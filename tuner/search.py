@@ -42,6 +42,7 @@ from tuner.trial import Trial
 from tuner.unsent import UNSENT
 from tuner.warm_up import start_warm_up
 from tuner.winner import Winner, choose, finish_winner
+from tuner.worker_daemon import FOR_TRIALS, preloading
 
 _GRACE_SECONDS = 15  # for a trial's start, and to end by itself
 
@@ -217,6 +218,7 @@ class _Search:
         try:
             with (
                 self.stop.handled_by(cancel),
+                preloading(self.session.spark.sparkContext, FOR_TRIALS),
                 search_progress(self.console, trials, search.max_evals, search.metric),
             ):
                 run_trials(trials, trial, search, ends=lambda result: UNSENT in result)

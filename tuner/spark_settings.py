@@ -10,6 +10,7 @@ from pathlib import Path
 import pyspark
 from pyspark import SparkContext
 
+from tuner.class_archive import archive_options
 from tuner.machine import machine_cores, memory_mib
 
 _TASK_ATTEMPTS = 4  # Spark's default on clusters; its local mode gives up at the first dead worker
@@ -60,6 +61,8 @@ def settings(master: str, port: int) -> dict[str, str]:
     java_options = defaults.get(_JAVA_OPTIONS, "")
     if local and "-XX:+Use" not in java_options:
         java_options = f"{java_options} -XX:+UseParallelGC"  # trials a minute count here, not pauses
+    if local:
+        java_options = f"{java_options} {archive_options()}"
     if "log4j" not in java_options:
         java_options = f"{java_options} -Dlog4j2.configurationFile={log4j}".strip()
     plugins = [plugin for plugin in defaults.get("spark.plugins", "").split(",") if plugin]

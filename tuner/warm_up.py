@@ -22,7 +22,7 @@ from tuner.spark_settings import is_local
 from tuner.splits import TRAIN, VALIDATION
 from tuner.tracking import Tracking
 from tuner.trial import fit_and_score
-from tuner.worker_daemon import TRIAL_MODULES, VARIABLE
+from tuner.worker_daemon import FOR_TRIALS, preloading
 
 _ROWS, _WIDTH, _CLASSES = 200, 256, 3
 _ITERATIONS = 10
@@ -40,15 +40,16 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
         done: Future[None] = Future()
         done.set_result(None)
         return done
-    context.environment[VARIABLE] = ",".join(TRIAL_MODULES)  # from now on, for tasks of RDDs as trials are
     work = context.parallelize(range(parallelism), parallelism).mapPartitions(
         partial(_warm_worker, session.endpoint, store)
     )
+    with preloading(context, FOR_TRIALS):
+        work.id()  # hands the function to Spark, here and not in the thread
 
     def run() -> None:
         # What is wrong, a trial would tell.
         with suppress(Exception), cancelled_after(context, _LONGEST_SECONDS):
-            work.count()
+            work.collect()
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="warm-up")
     running = pool.submit(run)

@@ -1,30 +1,52 @@
-"""PySpark's worker daemon for a search on one machine: imports what trials need once, and forks workers.
+"""PySpark's worker daemon for a search on one machine: imports what tasks need once, and forks workers.
 
-Spark starts it with the environment of the tasks that it serves; only the daemon of trials imports ahead.
+Spark starts a daemon for each environment that tasks state: one for trials, one for extraction, one for
+the rest, which imports nothing ahead.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from pyspark import daemon
+from pyspark import SparkContext, daemon
 
-VARIABLE = "TUNER_PRELOAD"  # in the environment of tasks: modules to import, separated by commas
-# Not TensorFlow: its threads would not survive the fork. The others start none by being imported.
-TRIAL_MODULES = (
+VARIABLE = "TUNER_PRELOAD"  # in the environment of tasks: what to import, separated by commas
+# Modules, and functions that import (`module:function`). A fork loses threads: these start none that count.
+FOR_TRIALS = (
     "pyspark.worker",
     "pyspark.sql.connect.session",
     "pyspark.ml.connect.proto",
     "mlflow.store.tracking.sqlalchemy_store",
     "tuner.trial",
 )
+FOR_EXTRACTION = (
+    "pyspark.worker",
+    "tuner.feature_writing",
+    "tuner.network_files:import_tensorflow_lightly",
+)
+
+
+@contextmanager
+def preloading(context: SparkContext, names: Sequence[str]) -> Iterator[None]:
+    """Let the tasks whose functions are handed to Spark meanwhile state what is to be imported for them."""
+    before = dict(context.environment)
+    context.environment[VARIABLE] = ",".join(names)
+    try:
+        yield
+    finally:
+        context.environment.clear()
+        context.environment.update(before)
 
 
 def main() -> None:
     """Import what the environment names, then wait for Spark to ask for workers."""
     for name in filter(None, os.environ.get(VARIABLE, "").split(",")):
-        importlib.import_module(name)
+        found = pkgutil.resolve_name(name)
+        if ":" in name:
+            found()
     daemon.manager()
 
 

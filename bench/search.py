@@ -40,7 +40,7 @@ def parse_network(text: str) -> Spec:
     file, size, preprocessing = rest.rsplit(":", 2)
     return {
         "name": name,
-        "file": str(Path(file).absolute()),
+        "file": str(Path(file).resolve()),
         "input_size": int(size),
         "preprocessing": preprocessing,
     }
@@ -82,7 +82,7 @@ def main(
         elif images.endswith(".npz"):
             unpack_images(Path(images), folder, count)
         else:
-            folder = Path(images).absolute()
+            folder = Path(images).resolve()
         source, total = str(folder), sum(file.is_file() for file in folder.rglob("*"))
         given = {
             "images": source,

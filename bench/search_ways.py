@@ -201,6 +201,7 @@ def seeds_way(given: Given) -> dict[str, Any]:
     tables = [(frame(fit), frame(held)) for fit, held in pairs]
     whole = frame(rest)
     seconds: dict[str, list[float]] = {}
+    scored: list[tuple[float, Given]] = []
 
     def objective(point: Given) -> dict[str, Any]:
         point, started = {**point, "maxIter": int(point["maxIter"])}, time.perf_counter()
@@ -211,7 +212,8 @@ def seeds_way(given: Given) -> dict[str, Any]:
             mlflow.log_metrics(metrics)
             log(pipeline(point).fit(whole) if given["folds"] else models[0])
         seconds.setdefault(point["backbone"], []).append(time.perf_counter() - started)
-        return {"loss": -metrics["accuracy"], "status": hyperopt.STATUS_OK, "point": point}
+        scored.append((metrics["accuracy"], point))
+        return {"loss": -metrics["accuracy"], "status": hyperopt.STATUS_OK}
 
     space, names = given["space"], [spec["name"] for spec in given["networks"]]
     dimensions = {
@@ -220,20 +222,19 @@ def seeds_way(given: Given) -> dict[str, Any]:
         "elasticNetParam": hyperopt.hp.uniform("elasticNetParam", *space["elasticNetParam"]),
         "maxIter": hyperopt.hp.quniform("maxIter", *space["maxIter"], 1),
     }
-    trials = hyperopt.Trials()
     hyperopt.fmin(
         objective,
         dimensions,
         algo=hyperopt.tpe.suggest,
-        max_evals=given["trials"],
-        trials=trials,
+        max_evals=1,  # hyperopt counts them beside the points
         points_to_evaluate=[{**one, "backbone": names.index(one["backbone"])} for one in given["points"]],
         rstate=np.random.default_rng(SEED),
         show_progressbar=False,
         verbose=False,
     )
     with mlflow.start_run(run_name="winner"):
-        model = pipeline(trials.best_trial["result"]["point"]).fit(whole)
+        _, best = max(scored, key=lambda pair: pair[0])
+        model = pipeline(best).fit(whole)
         metrics = score(model, frame(test))
         mlflow.log_metrics(metrics)
         logged = log(model)

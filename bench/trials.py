@@ -86,7 +86,7 @@ def main(
         base = Path(place)
         source = images or "builtin:digits"
         if Path(source).is_dir():
-            source = str(Path(source).absolute())
+            source = str(Path(source).resolve())
         if archive is not None:
             unpack_images(archive, base / "images", count)
             source = str(base / "images")

@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tuner.backbones import NETWORKS, Backbone, load_network, resolve_backbone
+from tuner.backbones import NETWORKS, Backbone, load_network, recall_backbone, resolve_backbone
 from tuner.decoding import load_input
 from tuner.errors import BackboneError, CacheError
 from tuner.experiment import BackboneSpec, Precision
@@ -48,6 +48,15 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mobilenet(shared_store: Path) -> Backbone:
     return resolve(shared_store, name="MobileNetV2", weights="random", seed=3, input_size=SIDE)
+
+
+def test_a_network_is_recalled_once_it_was_resolved_and_its_file_is_there(tmp_path: Path) -> None:
+    spec = BackboneSpec(name="GlyphNet", weights="random", seed=5)
+    assert recall_backbone(spec, "float32", tmp_path) is None
+    resolved = resolve_backbone(spec, "float32", tmp_path)
+    assert recall_backbone(spec, "float32", tmp_path) == resolved
+    Path(resolved.file).unlink()
+    assert recall_backbone(spec, "float32", tmp_path) is None
 
 
 # Features

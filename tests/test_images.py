@@ -101,6 +101,7 @@ def test_each_folder_is_a_class_and_everything_below_it_belongs_to_it(spark: Spa
         name = str(Path(row.path).relative_to(root))
         assert row.label == name.partition("/")[0] == labels[row.label_index]
         assert (row.digest, row.bytes, row.error) == (sha256(name.encode()), len(name.encode()), None)
+    assert "frame" not in vars(images)  # listing and hashing files need none
     rows = images.frame.collect()
     assert images.frame.columns == ["path", "content", "label", "label_index"]
     assert [field.dataType.simpleString() for field in images.frame.schema] == [

@@ -40,6 +40,23 @@ def test_each_image_has_its_outcome_in_order_and_batches_hold_the_good_ones(valu
     assert sum(batches) == sum(value >= 0 for value in values)
 
 
+def test_an_image_is_decoded_before_the_next_one_is_fetched() -> None:
+    """So that of large files one is held, not a batch."""
+    events: list[str] = []
+
+    def fetched():
+        for value in range(3):
+            events.append(f"fetch {value}")
+            yield value
+
+    def decode(value: int) -> np.ndarray:
+        events.append(f"decode {value}")
+        return read(value)
+
+    list(featurize(fetched(), decode, lambda images: images[:, 0, 0], 8))
+    assert events == [f"{step} {value}" for value in range(3) for step in ("fetch", "decode")]
+
+
 def test_images_can_be_read_by_a_pool_of_threads() -> None:
     values = [3, -1, *range(30)]
     with ThreadPoolExecutor(4) as pool:

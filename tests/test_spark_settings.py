@@ -53,6 +53,7 @@ def test_on_a_cluster_the_users_settings_stand(defaults: Path):
     theirs = {
         "spark.driver.host": "driver.jobs.svc",
         "spark.scheduler.mode": "FIFO",
+        "spark.locality.wait": "1s",
         "spark.plugins": "com.example.Plugin",
         "spark.driver.extraJavaOptions": "-Dkrb5=1",
     }
@@ -61,10 +62,13 @@ def test_on_a_cluster_the_users_settings_stand(defaults: Path):
     assert not {
         "spark.driver.host",
         "spark.scheduler.mode",
+        "spark.locality.wait",
         "spark.driver.memory",
         "spark.ui.enabled",
     } & set(found)
     assert found["spark.plugins"] == "com.example.Plugin,org.apache.spark.sql.connect.SparkConnectPlugin"
     assert found["spark.driver.extraJavaOptions"].startswith("-Dkrb5=1 -Dlog4j2.configurationFile=")
     assert found["spark.connect.grpc.binding.port"] == "15002"
+    defaults.write_text("")
+    assert settings("spark://host:7077", 15002)["spark.locality.wait"] == "100ms"
     assert "token" not in " ".join([*found, *found.values()]).lower()

@@ -197,7 +197,9 @@ class _Search:
             endpoint=self.session.endpoint,
             tracking=self.store,
             parent_id=self.run.run_id,
-            tables=publish_tables(self.session, self.cache, prepared),
+            tables=publish_tables(
+                self.session, self.cache, prepared, copies=self.experiment.search.parallelism
+            ),
             backbones=prepared.backbones,
             labels=prepared.labels,
             folds=self.experiment.split.folds,

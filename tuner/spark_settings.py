@@ -73,6 +73,7 @@ def settings(master: str, port: int) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
     }
     if not local:
+        ours["spark.locality.wait"] = "100ms"  # Spark's own 3 s are many steps of a fit
         ours = {key: value for key, value in ours.items() if key not in defaults}
     ours |= {
         "spark.master": master,

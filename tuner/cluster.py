@@ -119,7 +119,7 @@ def _local_path(images: str) -> str | None:
 
 def _ask(session: DriverSession, questions: Questions) -> list[tuple[str, Exception | None]]:
     context = session.spark.sparkContext
-    with cancelled_after(context, _CHECK_SECONDS) as late:
+    with cancelled_after(context, _CHECK_SECONDS, "check") as late:
         try:
             tasks = context.parallelize(range(session.slots), session.slots)
             return list(tasks.mapPartitions(questions).collect())

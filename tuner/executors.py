@@ -70,7 +70,7 @@ def await_slots(spark: SparkSession, parallelism: int, master: str) -> int:
 
 def _await_executor(spark: SparkSession, master: str) -> None:
     """Wait for the first executor: without one, Spark lets every job wait for ever."""
-    with cancelled_after(spark.sparkContext, _EXECUTORS_SECONDS) as late:
+    with cancelled_after(spark.sparkContext, _EXECUTORS_SECONDS, "executors") as late:
         try:
             spark.range(0, 1, 1, 1).count()
         except Exception as error:

@@ -11,12 +11,13 @@ from pyspark import SparkContext
 
 
 @contextmanager
-def cancelled_after(context: SparkContext, seconds: float) -> Iterator[threading.Event]:
+def cancelled_after(context: SparkContext, seconds: float, name: str) -> Iterator[threading.Event]:
     """Cancel the jobs that this thread starts meanwhile, once they have taken too long.
 
-    A cancelled job raises py4j's own error, as one that failed does: the event tells which it was.
+    Spark's pages and event log show them with a tag of `tuner-` and the name. A cancelled job raises py4j's
+    own error, as one that failed does: the event tells which it was.
     """
-    tag, late = f"tuner-{uuid.uuid4().hex}", threading.Event()
+    tag, late = f"tuner-{name}-{uuid.uuid4().hex}", threading.Event()
 
     def cancel() -> None:
         late.set()

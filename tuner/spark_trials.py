@@ -81,7 +81,7 @@ class _LimitedJob:
     point: Mapping[str, Any]
 
     def collect(self) -> list[Any]:
-        with cancelled_after(self.job.context, self.limit.seconds) as late:
+        with cancelled_after(self.job.context, self.limit.seconds, "trial") as late:
             try:
                 return list(self.job.collect())
             except Exception:

@@ -48,7 +48,7 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
 
     def run() -> None:
         # What is wrong, a trial would tell.
-        with suppress(Exception), cancelled_after(context, _LONGEST_SECONDS):
+        with suppress(Exception), cancelled_after(context, _LONGEST_SECONDS, "warm-up"):
             work.collect()
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="warm-up")

@@ -122,7 +122,7 @@ class SearchProcess:
     def workers(self) -> list[int]:
         """The Python workers: forks of a daemon."""
         below = descendants(self.process.pid)
-        daemons = [pid for pid in below if "tuner.worker_daemon" in command_line(pid)]
+        daemons = [pid for pid in below if "-m tuner.worker_daemon" in command_line(pid)]
         return [pid for pid in daemons if any(pid in descendants(daemon) for daemon in daemons)]
 
     def assert_whole(self, wanted: int) -> None:

@@ -11,7 +11,7 @@ from tuner.worker_daemon import FOR_EXTRACTION, preloading
 
 def workers():
     table = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-    daemons = {line.split()[0] for line in table.splitlines() if "tuner.worker_daemon" in line}
+    daemons = {line.split()[0] for line in table.splitlines() if "-m tuner.worker_daemon" in line}
     return {int(line.split()[0]) for line in table.splitlines() if line.split()[1] in daemons}
 
 def pid(rows):

@@ -18,7 +18,7 @@ from tuner.backbones import Backbone, load_network
 from tuner.inference import Read, featurize
 from tuner.machine import machine_cores
 from tuner.spark_settings import is_local
-from tuner.worker_daemon import FOR_EXTRACTION, preloading
+from tuner.worker_daemon import FOR_EXTRACTION, hand_over
 
 
 def worker_threads(spark: SparkSession) -> int:
@@ -37,9 +37,9 @@ def start_workers(spark: SparkSession, count: int) -> None:
     context = spark.sparkContext
     if not is_local(context):
         return
-    work = context.parallelize(range(count), count).mapPartitions(lambda rows: rows)
-    with preloading(context, FOR_EXTRACTION):
-        work.id()  # hands the function to Spark, here and not in the thread
+    work = hand_over(
+        context.parallelize(range(count), count).mapPartitions(lambda rows: rows), FOR_EXTRACTION
+    )
 
     def run() -> None:
         with suppress(Exception):  # what is wrong, the extraction would tell

@@ -31,7 +31,7 @@ from tuner.extraction import ship_network
 from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, repeats, writing
 from tuner.feature_writing import FeatureWriter
 from tuner.images import ImageSet, contents
-from tuner.worker_daemon import FOR_EXTRACTION, preloading
+from tuner.worker_daemon import FOR_EXTRACTION, hand_over, preloading
 
 _COLUMNS = "digest string, features array<float>, error string"  # the same for Spark
 _PART_SECONDS = 5.0
@@ -244,15 +244,13 @@ def _work(
     spark: SparkSession, writer: FeatureWriter, images: ImageSet, missing: pd.DataFrame, tasks: int
 ) -> Callable[[], object]:
     """The Spark job in which the workers extract, in as many tasks."""
-    with preloading(spark.sparkContext, FOR_EXTRACTION):
-        if images.listing is None:
+    if images.listing is None:
+        with preloading(spark.sparkContext, FOR_EXTRACTION):
             done = contents(images, missing, tasks).mapInArrow(writer.of_contents, "images long")
             return done.agg(F.sum("images")).collect
-        files = list(missing[["path", "digest"]].itertuples(index=False, name=None))
-        shares = spark.sparkContext.parallelize([files[task::tasks] for task in range(tasks)], tasks)
-        work = shares.mapPartitions(writer.of_files)
-        work.id()  # hands the function to Spark, here and not when it runs
-        return work.collect
+    files = list(missing[["path", "digest"]].itertuples(index=False, name=None))
+    shares = spark.sparkContext.parallelize([files[task::tasks] for task in range(tasks)], tasks)
+    return hand_over(shares.mapPartitions(writer.of_files), FOR_EXTRACTION).collect
 
 
 def _run(work: Callable[[], object], bad_seen: threading.Event) -> None:

@@ -22,7 +22,7 @@ from tuner.spark_settings import is_local
 from tuner.splits import TRAIN, VALIDATION
 from tuner.tracking import Tracking
 from tuner.trial import fit_and_score
-from tuner.worker_daemon import FOR_TRIALS, preloading
+from tuner.worker_daemon import FOR_TRIALS, hand_over
 
 _ROWS, _WIDTH, _CLASSES = 200, 256, 3
 _ITERATIONS = 10
@@ -40,11 +40,8 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
         done: Future[None] = Future()
         done.set_result(None)
         return done
-    work = context.parallelize(range(parallelism), parallelism).mapPartitions(
-        partial(_warm_worker, session.endpoint, store)
-    )
-    with preloading(context, FOR_TRIALS):
-        work.id()  # hands the function to Spark, here and not in the thread
+    slots = context.parallelize(range(parallelism), parallelism)
+    work = hand_over(slots.mapPartitions(partial(_warm_worker, session.endpoint, store)), FOR_TRIALS)
 
     def run() -> None:
         # What is wrong, a trial would tell.

@@ -10,8 +10,11 @@ import os
 import pkgutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
-from pyspark import SparkContext, daemon
+from pyspark import RDD, SparkContext, daemon
+
+T = TypeVar("T")
 
 VARIABLE = "TUNER_PRELOAD"  # in the environment of tasks: what to import, separated by commas
 # Modules, and functions that import (`module:function`). A fork loses threads: these start none that count.
@@ -39,6 +42,13 @@ def preloading(context: SparkContext, names: Sequence[str]) -> Iterator[None]:
     finally:
         context.environment.clear()
         context.environment.update(before)
+
+
+def hand_over(work: RDD[T], names: Sequence[str]) -> RDD[T]:
+    """Hand an RDD's function to Spark here, with what its tasks need, and not where it is collected."""
+    with preloading(work.context, names):
+        work.id()
+    return work
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tuner.errors import TrackingError
-from tuner.runs import close_trials_left_running, parent_run, trial_run, trial_runs
+from tuner.runs import close_trials_left_running, fail_trial, parent_run, trial_run, trial_runs
 from tuner.tracking import Tracking, open_tracking, read_artifact, without_credentials
 
 
@@ -121,6 +121,28 @@ def test_trials_are_children_by_number_and_those_left_running_are_closed(store: 
     assert runs[run.run_id].data.params == {"backbone": "ResNet50", "a": "1"}
     assert [point.value for point in client.get_metric_history(run.run_id, "h")] == [3, 2, 1]
     assert artifact(store, failed.run_id, "error.txt").startswith("no good\n")
+
+
+@pytest.mark.parametrize("came_to", ["nothing", "its run", "its end"])
+def test_a_trial_whose_process_was_ended_fails_however_far_it_came(store: Tracking, came_to: str):
+    client = MlflowClient(store.uri)
+    parent = client.create_run(store.experiment_id).info.run_id
+    params = {"backbone": "VGG16", "regParam": 0.1}
+    with trial_run(store, parent, 1, params):
+        pass
+    if came_to == "its end":
+        with trial_run(store, parent, 2, params):
+            pass
+    if came_to == "its run":
+        tags = {"mlflow.parentRunId": parent, "tuner.kind": "trial", "tuner.trial": "2"}
+        client.create_run(store.experiment_id, tags=tags)
+    run_id = fail_trial(store, parent, 2, params, "took too long")
+    other, failed = trial_runs(store, parent)
+    assert (other.info.status, failed.info.status) == ("FINISHED", "FAILED")
+    assert failed.info.run_id == run_id
+    assert failed.data.tags["tuner.trial"] == "2"
+    assert failed.data.params == {"backbone": "VGG16", "regParam": "0.1"}
+    assert artifact(store, run_id, "error.txt") == "took too long\n"
 
 
 def test_many_writers_share_one_sqlite_file(store: Tracking):

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -106,11 +107,8 @@ def trial_run(
     client = tracking.client()
     # MLflow puts a logged model into this process's experiment, whatever its run is.
     os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
-    tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
-    name = trial_name(number, params["backbone"])
     _close_earlier_attempts(tracking, parent_id, number)
-    run = client.create_run(tracking.experiment_id, run_name=name, tags=tags)
-    log = RunLog(client, run.info.run_id)
+    log = _new_trial_run(client, tracking, parent_id, number, params["backbone"])
     try:
         log.batch(params=params)
         yield log
@@ -120,6 +118,15 @@ def trial_run(
             log.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     log.finish()
+
+
+def _new_trial_run(
+    client: MlflowClient, tracking: Tracking, parent_id: str, number: int, backbone: str
+) -> RunLog:
+    tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
+    name = trial_name(number, backbone)
+    run = client.create_run(tracking.experiment_id, run_name=name, tags=tags)
+    return RunLog(client, run.info.run_id)
 
 
 def _close_earlier_attempts(tracking: Tracking, parent_id: str, number: int) -> None:
@@ -148,14 +155,25 @@ def trial_runs(tracking: Tracking, parent_id: str) -> list[Run]:
             return runs
 
 
-def fail_trials(tracking: Tracking, parent_id: str, number: int, why: str) -> None:
-    """End the runs of a trial whose process was ended, as FAILED, with the reason."""
+def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[str, Any], why: str) -> str:
+    """End a trial whose process was ended, as FAILED, with the reason; gives its run's id.
+
+    Its run may have come to its end just now, or, where the process hung before, not be there at all.
+    """
     client = tracking.client()
-    for run in trial_runs(tracking, parent_id):
-        if run.info.status == "RUNNING" and run.data.tags[TRIAL] == str(number):
-            log = RunLog(client, run.info.run_id)
-            log.text(f"{why}\n", ERROR_FILE)
-            log.finish("FAILED")
+    begun = [
+        run.info.run_id
+        for run in trial_runs(tracking, parent_id)
+        if run.data.tags[TRIAL] == str(number) and run.info.status in ("RUNNING", "FINISHED")
+    ]
+    if begun:
+        log = RunLog(client, begun[-1])
+    else:
+        log = _new_trial_run(client, tracking, parent_id, number, params["backbone"])
+    log.batch(params=params)
+    log.text(f"{why}\n", ERROR_FILE)
+    log.finish("FAILED")
+    return log.run_id
 
 
 def close_trials_left_running(tracking: Tracking, parent_id: str) -> None:

@@ -32,7 +32,7 @@ from tuner.preparation import (
 from tuner.progress import search_progress
 from tuner.registry import holder_of
 from tuner.resume import EarlierSearch, check_same, check_same_images, ended_trials, held, resumable
-from tuner.runs import answers, close_trials_left_running, fail_trials, parent_run
+from tuner.runs import answers, close_trials_left_running, fail_trial, parent_run
 from tuner.search_log import log_data, log_trials, scored_trials
 from tuner.search_space import NUMBER, TrialParams, point_of_values
 from tuner.sessions import DriverSession, driver_session, too_long
@@ -251,7 +251,8 @@ class _Search:
         def late(values: Mapping[str, Any]) -> dict[str, Any]:
             point = point_of_values(values, search)
             number, params = int(point[NUMBER]), TrialParams.from_point(point).to_dict()
-            fail_trials(self.store, self.run.run_id, number, reason)
-            return {"trial": number, "params": params, "status": STATUS_FAIL, "reason": reason}
+            run_id = fail_trial(self.store, self.run.run_id, number, params, reason)
+            result = {"trial": number, "params": params, "run_id": run_id}
+            return result | {"status": STATUS_FAIL, "reason": reason}
 
         return TrialLimit(search.trial_timeout + _GRACE_SECONDS, late)

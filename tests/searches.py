@@ -112,10 +112,12 @@ class SearchProcess:
     def numbers(self, *statuses: str) -> list[int]:
         return sorted(int(run.data.tags["tuner.trial"]) for run in self.trials(*statuses))
 
-    def running(self) -> bool:
-        """Whether a trial is at work: its run is there, and it has said its parameters."""
+    def running(self, since: float = float("inf")) -> bool:
+        """Whether a trial is at work, since `since` seconds at most: its run and its parameters are there."""
+        earliest = (time.time() - since) * 1000
         try:
-            return bool([run for run in self.trials("RUNNING") if run.data.params])
+            runs = [run for run in self.trials("RUNNING") if run.data.params]
+            return any(run.info.start_time >= earliest for run in runs)
         except Exception:  # the store or the run is not there yet
             return False
 

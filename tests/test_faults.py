@@ -60,7 +60,7 @@ def test_a_driver_killed_in_mid_search_is_resumed(folder: Path) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_search_ends_in_order_and_is_resumed(folder: Path, signum: int) -> None:
     with SearchProcess(folder, *SEARCH) as search:
-        wait_until(lambda: search.running() and len(search.trials("FINISHED")) >= 1)
+        wait_until(lambda: search.running(since=0.5) and len(search.trials("FINISHED")) >= 1)
         os.kill(search.process.pid, signum)
         assert search.end(60) == 128 + signum
         run_id = search.search().info.run_id

@@ -113,7 +113,7 @@ class SearchProcess:
         return sorted(int(run.data.tags["tuner.trial"]) for run in self.trials(*statuses))
 
     def running(self, since: float = float("inf")) -> bool:
-        """Whether a trial is at work, since `since` seconds at most: its run and its parameters are there."""
+        """Whether a trial is at work, for `since` seconds at most: its run is there, and its parameters."""
         earliest = (time.time() - since) * 1000
         try:
             runs = [run for run in self.trials("RUNNING") if run.data.params]

@@ -17,12 +17,10 @@ from tuner.preparation import (
     PreparedImages,
     check_names,
     data_digest,
-    feature_table,
     first_image,
     mark_conflicts,
     open_cache,
     prepare_images,
-    publish_tables,
 )
 from tuner.sessions import DriverSession
 from tuner.tracking import Tracking
@@ -65,27 +63,6 @@ def test_what_is_cached_is_not_extracted_again_and_the_digest_stays(
     assert again.digest == prepared.digest
     assert data_digest(again.index.sample(frac=1, random_state=0)) == again.digest
     assert data_digest(again.index.assign(part="train")) != again.digest
-
-
-def test_trials_never_see_the_test_part(
-    driver: DriverSession, cache: FeatureCache, prepared: PreparedImages
-):
-    tables = publish_tables(driver, cache, prepared)
-    rows = driver.spark.table(tables["GaborNet"]).toPandas()
-    assert set(rows["part"]) == {"train", "validation"}
-    assert not set(rows["path"]) & set(prepared.rows("test")["path"])
-    assert list(rows["path"]) == sorted(rows["path"])
-    assert rows["features"].map(len).unique() == [prepared.backbones["GaborNet"].width]
-
-
-def test_copies_of_an_image_keep_their_own_rows(
-    driver: DriverSession, cache: FeatureCache, prepared: PreparedImages
-):
-    row = prepared.index.head(1)
-    twice = feature_table(
-        driver, cache, prepared.backbones["GaborNet"], row._append(row.assign(path="a copy"))
-    )
-    assert sorted(item["path"] for item in twice.collect()) == sorted([row["path"].iloc[0], "a copy"])
 
 
 def test_example_is_the_smallest_image(letters: Path, prepared: PreparedImages):

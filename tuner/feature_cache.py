@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.dataset as ds
 from filelock import FileLock, Timeout
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
@@ -28,7 +27,15 @@ from tuner import errors
 from tuner.backbones import Backbone
 from tuner.errors import CacheError, ImageSourceError
 from tuner.extraction import ship_network
-from tuner.feature_files import SCHEMA, counts, parts, remove_damaged, repeats, writing
+from tuner.feature_files import (
+    counts,
+    parts,
+    read_columns,
+    read_features,
+    remove_damaged,
+    repeats,
+    writing,
+)
 from tuner.feature_writing import FeatureWriter
 from tuner.images import ImageSet, contents
 from tuner.worker_daemon import FOR_EXTRACTION, hand_over, preloading
@@ -96,15 +103,7 @@ class FeatureCache:
         files = parts(self.folder(backbone))
         if not files:
             return pd.DataFrame({"digest": [], "error": []}, dtype=object)
-        try:
-            table = ds.dataset(files, schema=SCHEMA).to_table(columns=["digest", "error"])
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise CacheError(
-                f"A file of the feature cache is damaged ({reason}): remove it, and its images are "
-                "extracted again."
-            ) from error
-        return table.to_pandas().drop_duplicates("digest")
+        return read_columns(files, ["digest", "error"]).to_pandas().drop_duplicates("digest")
 
     def remove_damaged(self, backbone: Backbone) -> int:
         """Remove files that were cut off or changed, so that their images are extracted again."""
@@ -173,6 +172,16 @@ class FeatureCache:
         on_progress(len(missing), len(missing))
         failed = known["digest"].isin(set(missing["digest"])) & known["error"].notna()
         return Extraction(len(missing), int(failed.sum()), time.monotonic() - started)
+
+    def load(self, backbone: Backbone, digests: Sequence[str]) -> np.ndarray:
+        """The features of images that have them, here and in this order: float32 of shape (n, width).
+
+        Raises
+        ------
+        CacheError
+            A file of the cache is damaged, or some of the images have no features.
+        """
+        return read_features(parts(self.folder(backbone)), digests)
 
     def read(self, spark: SparkSession, backbone: Backbone, zero: float = 0.0) -> DataFrame:
         """The features of every image that has them: `digest`, and `features` as a dense vector.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -51,6 +52,46 @@ def repeats(files: Sequence[str]) -> bool:
     """Whether an image stands in parts twice, as after a task that was tried again."""
     digests = ds.dataset(list(files), schema=SCHEMA).to_table(columns=["digest"])["digest"]
     return pc.count_distinct(digests).as_py() < len(digests)
+
+
+def read_columns(files: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Some columns of all parts.
+
+    Raises
+    ------
+    CacheError
+        A part is damaged.
+    """
+    try:
+        return ds.dataset(list(files), schema=SCHEMA).to_table(columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CacheError(
+            f"A file of the feature cache is damaged ({reason}): remove it, and its images are extracted "
+            "again."
+        ) from error
+
+
+def read_features(files: Sequence[str], digests: Sequence[str]) -> np.ndarray:
+    """The features of images, in the order of their digests: float32 of shape (n, width).
+
+    Raises
+    ------
+    CacheError
+        A part is damaged, or some of the images have no features.
+    """
+    table = read_columns(files, ["digest", "features"])
+    table = table.filter(pc.field("features").is_valid()).combine_chunks()
+    known = pd.Index(table["digest"].to_pandas())
+    first = np.flatnonzero(~known.duplicated())  # a task that was tried again may have written twice
+    places = known[first].get_indexer(pd.Index(digests))
+    if (places < 0).any():
+        raise CacheError(
+            f"{(places < 0).sum()} images have lost their features in the feature cache: start again, and "
+            "they are extracted again."
+        )
+    values: np.ndarray = table["features"].combine_chunks().flatten().to_numpy()
+    return values.reshape(len(known), -1)[first[places]]
 
 
 def write_part(folder: Path, rows: Sequence[Row]) -> int:

@@ -1,18 +1,13 @@
-"""From images to tables that trials read: index, features, quarantine, split. Runs on the driver."""
+"""From images to index, cached features, quarantine and split. Runs on the driver."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from rich.console import Console
 
 from tuner.backbones import Backbone, recall_backbone, resolve_backbone
@@ -25,15 +20,9 @@ from tuner.images import ImageSet, contents, index_images, read_images
 from tuner.network_table import find_network
 from tuner.progress import extraction_progress
 from tuner.sessions import DriverSession
-from tuner.spark_settings import is_local
-from tuner.splits import TEST, split_images
+from tuner.splits import split_images
 from tuner.tracking import Tracking, local_artifacts
 
-_PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
-# Where a third of the values is 0, as after a ReLU, MLlib makes sparse blocks, which take thrice the time.
-# So small that no sum changes, and a column of zeros still has no variance.
-_NEARLY_ZERO = 1e-30
-_MOST_COPIES = 39  # Spark takes no more
 _CONFLICT = "label conflict"
 
 
@@ -258,47 +247,6 @@ def _report(quarantine: pd.DataFrame, total: int, console: Console) -> None:
             "classes, so all of them are left out",
             soft_wrap=True,
         )
-
-
-def feature_table(
-    session: DriverSession, cache: FeatureCache, backbone: Backbone, rows: pd.DataFrame
-) -> DataFrame:
-    """The features of `rows`, one row an image: path, label_index, part, features; in a fixed order."""
-    columns = ["path", "digest", "label_index", "part"]
-    index = session.spark.createDataFrame(rows[columns])
-    table = (
-        cache.read(session.spark, backbone, zero=_NEARLY_ZERO)
-        .join(F.broadcast(index), "digest")
-        .drop("digest")
-    )
-    partitions = _partitions(backbone, rows)
-    spread = table.coalesce(1) if partitions == 1 else table.repartitionByRange(partitions, "path")
-    return spread.sortWithinPartitions("path")
-
-
-def _partitions(backbone: Backbone, rows: pd.DataFrame) -> int:
-    return math.ceil(len(rows) * backbone.width * 8 / _PARTITION_BYTES)
-
-
-def publish_tables(
-    session: DriverSession, cache: FeatureCache, prepared: PreparedImages, copies: int = 1
-) -> dict[str, str]:
-    """Cache each backbone's table, without the test part, and name it for the sessions of all workers.
-
-    A table of one partition is held by so many executors, as far as there are: one of them would else fit
-    all trials, and the others look on.
-    """
-    rows = prepared.index[prepared.index["part"] != TEST]
-    names = {}
-    for backbone in prepared.backbones.values():
-        view = re.sub(r"\W", "_", f"{backbone.name}_{backbone.key[:8]}").lower()
-        alone = is_local(session.spark.sparkContext) or _partitions(backbone, rows) > 1
-        level = StorageLevel(True, True, False, True, 1 if alone else min(copies, _MOST_COPIES))
-        table = feature_table(session, cache, backbone, rows).persist(level)
-        table.count()
-        table.createOrReplaceGlobalTempView(view)
-        names[backbone.name] = f"global_temp.{view}"
-    return names
 
 
 def first_image(prepared: PreparedImages) -> bytes:

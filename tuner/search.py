@@ -20,6 +20,7 @@ from tuner.cluster import check_workers
 from tuner.errors import SearchError
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
+from tuner.feature_tables import publish_tables
 from tuner.interrupts import Interrupted, StopRequests, stop_requests
 from tuner.preparation import (
     PreparedImages,
@@ -27,7 +28,6 @@ from tuner.preparation import (
     first_image,
     open_cache,
     prepare_images,
-    publish_tables,
 )
 from tuner.progress import search_progress
 from tuner.registry import holder_of

@@ -11,11 +11,12 @@ from tuner import charts, tracking
 from tuner.evaluation import Evaluation, evaluate
 from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
+from tuner.feature_tables import feature_table
 from tuner.flavor import log_model
 from tuner.model_card import ModelFacts, model_card, short_card
 from tuner.pages import figure_html
 from tuner.pipelines import assemble, fit_classifier
-from tuner.preparation import PreparedImages, feature_table
+from tuner.preparation import PreparedImages
 from tuner.promotion import place_version
 from tuner.registry import RegisteredVersion, describe_version, register_version
 from tuner.search_space import TrialParams

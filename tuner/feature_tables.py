@@ -1,0 +1,84 @@
+"""The tables of features that trials read: small ones made on the driver, large ones by Spark."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tuner.backbones import Backbone
+from tuner.columns import FEATURES, LABEL_INDEX, PART, PATH
+from tuner.feature_cache import FeatureCache
+from tuner.preparation import PreparedImages
+from tuner.sessions import DriverSession
+from tuner.spark_settings import is_local
+from tuner.splits import TEST
+
+_PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
+# Where a third of the values is 0, as after a ReLU, MLlib makes sparse blocks, which take thrice the time.
+# So small that no sum changes, and a column of zeros still has no variance.
+_NEARLY_ZERO = 1e-30
+_MOST_COPIES = 39  # Spark takes no more
+
+
+def feature_table(
+    session: DriverSession, cache: FeatureCache, backbone: Backbone, rows: pd.DataFrame
+) -> DataFrame:
+    """The features of `rows`, one row an image: path, label_index, part, features; in a fixed order."""
+    if _partitions(backbone, rows) <= 1:
+        return _small_table(session, cache, backbone, rows)
+    columns = ["path", "digest", "label_index", "part"]
+    index = session.spark.createDataFrame(rows[columns])
+    table = (
+        cache.read(session.spark, backbone, zero=_NEARLY_ZERO)
+        .join(F.broadcast(index), "digest")
+        .drop("digest")
+    )
+    spread = table.repartitionByRange(_partitions(backbone, rows), "path")
+    return spread.sortWithinPartitions("path")
+
+
+def _small_table(
+    session: DriverSession, cache: FeatureCache, backbone: Backbone, rows: pd.DataFrame
+) -> DataFrame:
+    """One partition, made here: to plan a scan, a join and a sort costs a new JVM seconds."""
+    rows = rows.sort_values("path")
+    values = cache.load(backbone, list(rows["digest"])).astype(np.float64)
+    values[values == 0] = _NEARLY_ZERO
+    ends = np.arange(len(rows) + 1, dtype=np.int32) * backbone.width
+    columns = {name: pa.array(rows[name]) for name in (PATH, LABEL_INDEX, PART)}
+    columns[FEATURES] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
+    table = session.spark.createDataFrame(pa.table(columns)).coalesce(1)
+    return table.withColumn(FEATURES, array_to_vector(F.col(FEATURES)))
+
+
+def _partitions(backbone: Backbone, rows: pd.DataFrame) -> int:
+    return math.ceil(len(rows) * backbone.width * 8 / _PARTITION_BYTES)
+
+
+def publish_tables(
+    session: DriverSession, cache: FeatureCache, prepared: PreparedImages, copies: int = 1
+) -> dict[str, str]:
+    """Cache each backbone's table, without the test part, and name it for the sessions of all workers.
+
+    A table of one partition is held by so many executors, as far as there are: one of them would else fit
+    all trials, and the others look on.
+    """
+    rows = prepared.index[prepared.index["part"] != TEST]
+    names = {}
+    for backbone in prepared.backbones.values():
+        view = re.sub(r"\W", "_", f"{backbone.name}_{backbone.key[:8]}").lower()
+        alone = is_local(session.spark.sparkContext) or _partitions(backbone, rows) > 1
+        level = StorageLevel(True, True, False, True, 1 if alone else min(copies, _MOST_COPIES))
+        table = feature_table(session, cache, backbone, rows).persist(level)
+        table.count()
+        table.createOrReplaceGlobalTempView(view)
+        names[backbone.name] = f"global_temp.{view}"
+    return names

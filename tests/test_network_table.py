@@ -6,8 +6,9 @@ import pytest
 
 from tuner.decoding import preprocess
 from tuner.errors import BackboneError
+from tuner.experiment import Experiment, Search
 from tuner.network_files import open_network
-from tuner.network_table import NETWORKS, Network, find_network
+from tuner.network_table import NETWORKS, Network, check_names, find_network
 from tuner.networks import NETWORK_FILES
 
 APPLICATIONS = [row for row in NETWORKS.values() if row.weights == "imagenet"]
@@ -71,3 +72,11 @@ def test_a_name_like_no_other_gets_them_all() -> None:
     with pytest.raises(BackboneError) as caught:
         find_network("zzz")
     assert all(name in str(caught.value) for name in NETWORKS)
+
+
+def test_an_experiment_s_unknown_networks_are_refused_with_the_nearest_names() -> None:
+    known = Experiment(name="letters", images="letters", search=Search(backbone="GaborNet,ResNet50"))
+    check_names(known)
+    search = Search(backbone="ResNet5O")
+    with pytest.raises(BackboneError, match="ResNet50"):
+        check_names(known.model_copy(update={"search": search}))

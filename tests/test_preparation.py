@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from rich.console import Console
 
-from tuner.errors import BackboneError, CacheError, ImageSourceError
+from tuner.errors import CacheError, ImageSourceError
 from tuner.experiment import Experiment, Search, Split
 from tuner.feature_cache import FeatureCache
 from tuner.preparation import (
     PreparedImages,
-    check_names,
     data_digest,
     first_image,
     mark_conflicts,
@@ -78,13 +77,6 @@ def test_a_bad_image_stops_everything_where_that_is_asked_for(
     used = cache if warm else FeatureCache(tmp_path)
     with pytest.raises(ImageSourceError, match=r"(broken\.jpg|notes\.txt) cannot be used"):
         prepare_images(driver, experiment, used, Console(quiet=True))
-
-
-def test_unknown_networks_are_refused_with_the_nearest_names(letters: Path):
-    experiment = letters_experiment(letters)
-    search = experiment.search.model_copy(update={"backbone": Search(backbone="ResNet5O").backbone})
-    with pytest.raises(BackboneError, match="ResNet50"):
-        check_names(experiment.model_copy(update={"search": search}))
 
 
 # Images that stand in two classes ------------------------------------------------------------------

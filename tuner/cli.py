@@ -15,6 +15,7 @@ from tuner.cli_registry import app as registry_app
 from tuner.errors import InvalidInput, TunerError
 from tuner.experiment_file import experiment_of, read_experiment
 from tuner.interrupts import Interrupted
+from tuner.network_table import check_names
 
 if TYPE_CHECKING:
     from tuner.search import SearchResult
@@ -97,9 +98,15 @@ def search(
         _resume(resume, experiment, overrides, master, connect_port)
         return
     read = read_experiment(Path(experiment or _DEFAULT), overrides)
-    from tuner.search import run_search  # after the file is known to be good: Spark and MLflow take seconds
+    check_names(read)
+    from tuner.launch import launch_spark  # now that the file is known to be good: imports take seconds
 
-    _show(run_search(read, master=master or None, connect_port=connect_port, console=console))
+    launch = launch_spark(
+        f"tuner {read.name}", read.search.parallelism, master=master or None, port=connect_port
+    )
+    from tuner.search import run_search  # while Spark starts
+
+    _show(run_search(read, launch=launch, console=console))
 
 
 def _resume(

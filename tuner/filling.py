@@ -8,7 +8,8 @@ from rich.console import Console
 
 from tuner.cluster import check_workers
 from tuner.experiment import Experiment
-from tuner.preparation import check_names, open_cache, prepare_images
+from tuner.network_table import check_names
+from tuner.preparation import open_cache, prepare_images
 from tuner.runs import parent_run
 from tuner.sessions import driver_session
 from tuner.tracking import QUARANTINE_FILE, open_tracking

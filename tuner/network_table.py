@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.errors import BackboneError
-from tuner.experiment import Preprocessing
+from tuner.experiment import Experiment, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -159,3 +159,16 @@ def find_network(name: str) -> Network:
         + (f"did you mean {nearest}? " if near else f"there are {', '.join(NETWORKS)}. ")
         + "A network of your own needs its file."
     )
+
+
+def check_names(experiment: Experiment) -> None:
+    """Refuse an unknown network before Spark starts; its weights are looked for later.
+
+    Raises
+    ------
+    BackboneError
+        The first unknown name, with the nearest known ones.
+    """
+    for spec in experiment.search.backbone:
+        if spec.file is None:
+            find_network(spec.name)

@@ -17,7 +17,6 @@ from tuner.extraction import start_workers
 from tuner.feature_cache import FeatureCache, refuse_bad_images
 from tuner.image_files import read_file
 from tuner.images import ImageSet, contents, index_images, read_images
-from tuner.network_table import find_network
 from tuner.progress import extraction_progress
 from tuner.sessions import DriverSession
 from tuner.splits import split_images
@@ -124,19 +123,6 @@ def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
             "folder with cache."
         )
     return FeatureCache(experiment.cache)
-
-
-def check_names(experiment: Experiment) -> None:
-    """Refuse an unknown network before Spark starts; its weights are looked for later.
-
-    Raises
-    ------
-    BackboneError
-        The first unknown name, with the nearest known ones.
-    """
-    for spec in experiment.search.backbone:
-        if spec.file is None:
-            find_network(spec.name)
 
 
 def prepare_images(

@@ -22,9 +22,10 @@ from tuner.experiment import Experiment
 from tuner.feature_cache import FeatureCache
 from tuner.feature_tables import publish_tables
 from tuner.interrupts import Interrupted, StopRequests, stop_requests
+from tuner.launch import SparkLaunch, launch_spark
+from tuner.network_table import check_names
 from tuner.preparation import (
     PreparedImages,
-    check_names,
     first_image,
     open_cache,
     prepare_images,
@@ -35,7 +36,7 @@ from tuner.resume import EarlierSearch, check_same, check_same_images, ended_tri
 from tuner.runs import answers, close_trials_left_running, fail_trial, parent_run
 from tuner.search_log import log_data, log_trials, scored_trials
 from tuner.search_space import NUMBER, TrialParams, point_of_values
-from tuner.sessions import DriverSession, driver_session, too_long
+from tuner.sessions import DriverSession, launched_session, too_long
 from tuner.spark_trials import TrialLimit, make_trials, run_trials
 from tuner.tracking import RunLog, Tracking, open_tracking, without_credentials
 from tuner.trial import Trial
@@ -67,6 +68,7 @@ def run_search(
     resume: EarlierSearch | None = None,
     master: str | None = None,
     connect_port: int = 0,
+    launch: SparkLaunch | None = None,
     console: Console | None = None,
 ) -> SearchResult:
     """Run a search and register its winner.
@@ -81,6 +83,8 @@ def run_search(
         A Spark master URL; None: this machine.
     connect_port
         The port of the Spark Connect endpoint; 0: a free one.
+    launch
+        Spark, if it starts already (`tuner.launch.launch_spark`); then it knows master and port.
     console
         Where progress is shown; None: standard output.
 
@@ -112,11 +116,9 @@ def run_search(
             stack.enter_context(held(cache.root, run.run_id))
         console.print(f"search {experiment.name} · MLflow run {run.run_id}", soft_wrap=True, markup=False)
         run.json(experiment.to_yaml_dict(), tracking.EXPERIMENT_FILE)
-        session = stack.enter_context(
-            driver_session(
-                f"tuner {experiment.name}", experiment.search.parallelism, master=master, port=connect_port
-            )
-        )
+        name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
+        launch = launch or launch_spark(name, parallelism, master=master, port=connect_port)
+        session = stack.enter_context(launched_session(launch))
         stop.listen()
         hosts = check_workers(
             session, cache=cache.root, images=experiment.images, store=store, run_id=run.run_id

@@ -7,10 +7,6 @@ same application instead: the driver's JVM serves the endpoint, and MLlib fits t
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import socket
-import sys
 import tempfile
 import threading
 import uuid
@@ -24,16 +20,14 @@ from typing import TYPE_CHECKING
 from pyspark.sql import SparkSession
 
 from tuner.errors import SessionError, TrialError
-from tuner.executors import await_slots, check_standalone, java_reason
+from tuner.executors import await_slots
+from tuner.launch import TOKEN_VARIABLE, SparkLaunch, check_slots, launch_spark
 from tuner.machine import machine_cores
 from tuner.package_zip import pack_package
-from tuner.spark_settings import chosen_master, local_slots, settings
+from tuner.spark_settings import local_slots
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
-
-_TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
-_PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
 
 
 @dataclass(frozen=True)
@@ -61,72 +55,6 @@ class DriverSession:
     endpoint: Endpoint
     cores: int
     slots: int
-
-
-def check_slots(slots: int, parallelism: int, where: str) -> None:
-    """Refuse a parallelism at which trials hold every slot and their MLlib jobs wait for ever.
-
-    Raises
-    ------
-    SessionError
-        Fewer than `parallelism` + 1 slots.
-    """
-    if slots <= parallelism:
-        raise SessionError(
-            f"With parallelism {parallelism}, the trials would hold all of the {slots} task slots of "
-            f"{where} and their MLlib jobs would wait for ever: lower parallelism to {slots - 1} or "
-            "give Spark more slots."
-        )
-
-
-def _check_java() -> None:
-    home = os.environ.get("JAVA_HOME")
-    if not (home and shutil.which("java", path=f"{home}/bin")) and not shutil.which("java"):
-        raise SessionError(
-            "Spark needs Java 17 or newer and none was found: install a JRE (Debian, Ubuntu: apt-get "
-            "install default-jre-headless) or set JAVA_HOME."
-        )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _launch(app_name: str, master: str, port: int) -> SparkSession:
-    builder = SparkSession.builder.appName(app_name)
-    for key, value in settings(master, port).items():
-        builder = builder.config(key, value)
-    try:
-        return builder.getOrCreate()
-    except Exception as error:  # py4j's own error: the JVM says what went wrong in its text
-        if "BindException" in str(error) and str(port) in str(error):
-            raise SessionError(
-                f"Port {port} of this machine is in use, so Spark Connect cannot listen there: choose "
-                "another with --connect-port, or 0 for any free one."
-            ) from None
-        raise SessionError(
-            f"Spark could not be started with master {master}: {java_reason(error)}"
-        ) from error
-
-
-def _launch_on_free_port(app_name: str, master: str, port: int) -> tuple[SparkSession, int]:
-    for attempt in range(1, _PORTS_TRIED + 1):
-        chosen = port or _free_port()
-        try:
-            return _launch(app_name, master, chosen), chosen
-        except SessionError as error:
-            if port or "is in use" not in str(error) or attempt == _PORTS_TRIED:
-                raise
-    raise AssertionError("unreachable")
-
-
-@lru_cache(maxsize=1)
-def _token() -> str:
-    """The token of this process: its JVM outlives a session, and keeps the environment it began with."""
-    return secrets.token_urlsafe(32)
 
 
 def _check_guarded(endpoint: Endpoint, host: str) -> None:
@@ -178,33 +106,28 @@ def driver_session(
         No Java, no master, no executors, a port in use, too few slots, or a session that is already
         running in this process.
     """
-    _check_java()
-    if SparkSession.getActiveSession() is not None:
-        raise SessionError(
-            "A Spark session is already running in this process: stop it (spark.stop()) before a "
-            "search, which starts one with a Spark Connect endpoint of its own."
-        )
-    master = chosen_master(master, parallelism)
-    local = local_slots(master)
-    if local is not None:
-        check_slots(local, parallelism, f"master {master}")
-    elif master.startswith("spark://"):
-        check_standalone(master)
-    # Workers must run the Python that holds these packages. The token goes by the environment: a
-    # Spark setting would stand on the JVM's command line, where every user of the machine reads it.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ[_TOKEN_VARIABLE] = _token()
-    try:
-        spark, bound = _launch_on_free_port(app_name, master, port)
-    finally:
-        del os.environ[_TOKEN_VARIABLE]
+    with launched_session(launch_spark(app_name, parallelism, master=master, port=port)) as session:
+        yield session
+
+
+@contextmanager
+def launched_session(launch: SparkLaunch) -> Iterator[DriverSession]:
+    """Wait for Spark, which starts already; as `driver_session`.
+
+    Raises
+    ------
+    SessionError
+        As `driver_session`.
+    """
+    started = launch.wait()
+    spark, master, local = started.spark, started.master, local_slots(started.master)
     try:
         configuration = spark.sparkContext.getConf()
         host = str(configuration.get("spark.driver.host"))
-        endpoint = Endpoint(host, bound, _token())
+        endpoint = Endpoint(host, started.port, launch.token)
         _check_guarded(endpoint, str(configuration.get("spark.driver.bindAddress", host)))
-        slots = local or await_slots(spark, parallelism, master)
-        check_slots(slots, parallelism, f"master {master}")
+        slots = local or await_slots(spark, launch.parallelism, master)
+        check_slots(slots, launch.parallelism, f"master {master}")
         cores = slots if local is None else min(machine_cores(), slots)
         with tempfile.TemporaryDirectory() as folder:
             if local is None:
@@ -227,7 +150,7 @@ def connect_from_worker(endpoint: Endpoint) -> ConnectSession:
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     # A local worker inherits the JVM's environment. With a token pyspark speaks TLS to every host but
     # `localhost`, and the driver's server speaks none: the token goes as a plain header instead.
-    os.environ.pop(_TOKEN_VARIABLE, None)
+    os.environ.pop(TOKEN_VARIABLE, None)
     from pyspark.errors import PySparkException
     from pyspark.sql.connect.client import DefaultChannelBuilder
     from pyspark.sql.connect.client.retries import DefaultPolicy

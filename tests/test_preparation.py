@@ -17,6 +17,7 @@ from tuner.preparation import (
     PreparedImages,
     data_digest,
     first_image,
+    is_filled,
     mark_conflicts,
     open_cache,
     prepare_images,
@@ -52,6 +53,16 @@ def test_good_images_are_split_and_bad_ones_listed(prepared: PreparedImages):
     assert set(counts["train"]) == {10}
     assert [Path(path).name for path in prepared.quarantine["path"]] == ["broken.jpg", "notes.txt"]
     assert prepared.extracted == 62
+
+
+def test_a_cache_is_filled_where_each_network_has_features(
+    letters: Path, cache: FeatureCache, prepared: PreparedImages, tmp_path: Path
+):
+    experiment = letters_experiment(letters)
+    assert is_filled(cache, experiment)
+    assert not is_filled(FeatureCache(tmp_path), experiment)
+    both = experiment.model_copy(update={"search": Search(backbone="GaborNet,GlyphNet")})
+    assert not is_filled(cache, both)
 
 
 def test_what_is_cached_is_not_extracted_again_and_the_digest_stays(

@@ -125,6 +125,13 @@ def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
     return FeatureCache(experiment.cache)
 
 
+def is_filled(cache: FeatureCache, experiment: Experiment) -> bool:
+    """Whether there are features of each of the networks, be it of other images."""
+    asked = experiment.search.backbone
+    stored = [recall_backbone(spec, experiment.precision, cache.backbones) for spec in asked]
+    return all(backbone and cache.folder(backbone).exists() for backbone in stored)
+
+
 def prepare_images(
     session: DriverSession, experiment: Experiment, cache: FeatureCache, console: Console
 ) -> PreparedImages:
@@ -168,10 +175,10 @@ def prepare_images(
 
 def _backbones(session: DriverSession, experiment: Experiment, cache: FeatureCache) -> dict[str, Backbone]:
     """Resolve the networks; where one has no features yet, the workers that extract start meanwhile."""
+    if not is_filled(cache, experiment):
+        start_workers(session.spark, session.cores)
     asked = [(spec, experiment.precision, cache.backbones) for spec in experiment.search.backbone]
     stored = [recall_backbone(*one) for one in asked]
-    if not all(backbone and cache.folder(backbone).exists() for backbone in stored):
-        start_workers(session.spark, session.cores)
     found = (known or resolve_backbone(*one) for known, one in zip(stored, asked, strict=True))
     return {backbone.name: backbone for backbone in found}
 

@@ -27,6 +27,7 @@ from tuner.network_table import check_names
 from tuner.preparation import (
     PreparedImages,
     first_image,
+    is_filled,
     open_cache,
     prepare_images,
 )
@@ -125,7 +126,8 @@ def run_search(
         )
         if hosts:
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
-        warm_up = start_warm_up(session, store, experiment.search.parallelism)
+        rehearse = not is_filled(cache, experiment)  # else nothing takes as long as that
+        warm_up = start_warm_up(session, store, experiment.search.parallelism, rehearse=rehearse)
         search = _Search(experiment, store, run, cache, session, console, stop, warm_up)
         return search.go_on_with(resume) if resume else search.start()
 

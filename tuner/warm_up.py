@@ -1,4 +1,4 @@
-"""What the first trials would wait for, done beside the search's other work: imports, a first fit.
+"""What the first trials would wait for, done beside the search's other work: imports, and a first fit.
 
 A new JVM interprets and compiles while it runs: its first fit takes five times as long as its tenth.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
@@ -24,13 +25,21 @@ from tuner.tracking import Tracking
 from tuner.trial import fit_and_score
 from tuner.worker_daemon import FOR_TRIALS, hand_over
 
+if TYPE_CHECKING:
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
+
 _ROWS, _WIDTH, _CLASSES = 200, 256, 3
 _ITERATIONS = 10
 _LONGEST_SECONDS = 60
 
 
-def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> Future[None]:
+def start_warm_up(
+    session: DriverSession, store: Tracking, parallelism: int, *, rehearse: bool
+) -> Future[None]:
     """Begin, in as many workers as trials will have; the future ends when they are free again.
+
+    They import, connect and, if they shall `rehearse`, fit: that costs the cores as much as it saves the
+    trials, and is worth it beside an extraction, in which the JVM has nothing to do.
 
     Trials must wait for it: both hold a slot while their MLlib jobs need another. On a cluster there is
     nothing to begin: its slots are for the extraction.
@@ -41,7 +50,8 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
         done.set_result(None)
         return done
     slots = context.parallelize(range(parallelism), parallelism)
-    work = hand_over(slots.mapPartitions(partial(_warm_worker, session.endpoint, store)), FOR_TRIALS)
+    warm = partial(_warm_worker, session.endpoint, store, rehearse)
+    work = hand_over(slots.mapPartitions(warm), FOR_TRIALS)
 
     def run() -> None:
         # What is wrong, a trial would tell.
@@ -54,11 +64,17 @@ def start_warm_up(session: DriverSession, store: Tracking, parallelism: int) -> 
     return running
 
 
-def _warm_worker(endpoint: Endpoint, store: Tracking, rows: Iterable[int]) -> Iterator[int]:
-    """Do on a worker what a trial does, with made-up features; nothing is logged."""
+def _warm_worker(endpoint: Endpoint, store: Tracking, rehearse: bool, rows: Iterable[int]) -> Iterator[int]:
     list(rows)
     store.client().get_experiment(store.experiment_id)
-    spark = connect_from_worker(endpoint)
+    session = connect_from_worker(endpoint)
+    if rehearse:
+        _rehearse(session)
+    yield 1
+
+
+def _rehearse(spark: ConnectSession) -> None:
+    """Do on a worker what a trial does, with made-up features; nothing is logged."""
     row = F.col("id")
     values = F.transform(F.sequence(F.lit(1), F.lit(_WIDTH)), lambda place: F.sin(place * row))
     table = spark.range(0, _ROWS, 1, 1).select(
@@ -70,4 +86,3 @@ def _warm_worker(endpoint: Endpoint, store: Tracking, rows: Iterable[int]) -> It
     params = TrialParams(backbone="", regParam=1e-3, elasticNetParam=0.5, maxIter=_ITERATIONS)
     scored = fit_and_score(table, VALIDATION, params).scored
     evaluate(scored.label_index, scored.probability, [str(k) for k in range(_CLASSES)])
-    yield 1

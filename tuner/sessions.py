@@ -87,18 +87,7 @@ def driver_session(
 ) -> Iterator[DriverSession]:
     """Start Spark on the driver, with a Spark Connect endpoint for its trials; stop it at the end.
 
-    The executors of a cluster get the tuner package itself.
-
-    Parameters
-    ----------
-    app_name
-        The application's name, as Spark's own pages show it.
-    parallelism
-        How many trials are to run at once.
-    master
-        A Spark master URL; None: that of `spark-defaults.conf`, or else local mode, on every core.
-    port
-        The endpoint's port; 0: a free one.
+    The executors of a cluster get the tuner package itself. The parameters are those of `launch_spark`.
 
     Raises
     ------

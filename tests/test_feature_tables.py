@@ -31,9 +31,11 @@ def prepared(driver: DriverSession, letters: Path, cache: FeatureCache) -> Prepa
     return prepare_images(driver, experiment, cache, Console(quiet=True))
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["small", "medium", "large"])
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A table made on the driver, or by Spark in several partitions."""
+    """A table made on the driver, by Spark in one partition, or in several."""
+    if request.param != "small":
+        monkeypatch.setattr(feature_tables, "_SMALL_BYTES", 0)
     if request.param == "large":
         monkeypatch.setattr(feature_tables, "_PARTITION_BYTES", 4096)
     return request.param
@@ -44,7 +46,7 @@ def test_trials_never_see_the_test_part(
 ) -> None:
     tables = publish_tables(driver, cache, prepared)
     table = driver.spark.table(tables["GaborNet"])
-    assert (table.rdd.getNumPartitions() == 1) == (size == "small")
+    assert (table.rdd.getNumPartitions() == 1) == (size != "large")
     rows = table.toPandas()
     assert set(rows["part"]) == {"train", "validation"}
     assert not set(rows["path"]) & set(prepared.rows("test")["path"])

@@ -113,9 +113,11 @@ def test_a_trial_that_hangs_fails_and_the_search_goes_on(folder: Path) -> None:
         stopped = search.workers()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
+        begun = len(search.trials())
         assert search.end() == 0, search.output()
         failed = search.trials("FAILED")
         assert 1 <= len(failed) <= 2  # one a slot, even if it hung before it had a run
+        assert search.numbers("FAILED")[-1] <= begun + 2  # none that came after
         assert search.numbers("FINISHED", "FAILED") == list(range(1, 9))
         assert search.trials("RUNNING") == []
         artifact = search.client().download_artifacts(failed[0].info.run_id, "error.txt", str(folder))

@@ -50,7 +50,7 @@ def counts(part: str) -> tuple[int, int]:
 
 def repeats(files: Sequence[str]) -> bool:
     """Whether an image stands in parts twice, as after a task that was tried again."""
-    digests = ds.dataset(list(files), schema=SCHEMA).to_table(columns=["digest"])["digest"]
+    digests = read_columns(files, ["digest"])["digest"]
     return pc.count_distinct(digests).as_py() < len(digests)
 
 

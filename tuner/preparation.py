@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,9 +127,17 @@ def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
 
 def is_filled(cache: FeatureCache, experiment: Experiment) -> bool:
     """Whether there are features of each of the networks, be it of other images."""
+    return _all_filled(cache, _recalled(cache, experiment))
+
+
+def _recalled(cache: FeatureCache, experiment: Experiment) -> list[Backbone | None]:
+    """The networks that were resolved before; a network of one's own is read whole to know it."""
     asked = experiment.search.backbone
-    stored = [recall_backbone(spec, experiment.precision, cache.backbones) for spec in asked]
-    return all(backbone and cache.folder(backbone).exists() for backbone in stored)
+    return [recall_backbone(spec, experiment.precision, cache.backbones) for spec in asked]
+
+
+def _all_filled(cache: FeatureCache, recalled: Sequence[Backbone | None]) -> bool:
+    return all(backbone and cache.folder(backbone).exists() for backbone in recalled)
 
 
 def prepare_images(
@@ -175,11 +183,13 @@ def prepare_images(
 
 def _backbones(session: DriverSession, experiment: Experiment, cache: FeatureCache) -> dict[str, Backbone]:
     """Resolve the networks; where one has no features yet, the workers that extract start meanwhile."""
-    if not is_filled(cache, experiment):
+    recalled = _recalled(cache, experiment)
+    if not _all_filled(cache, recalled):
         start_workers(session.spark, session.cores)
-    asked = [(spec, experiment.precision, cache.backbones) for spec in experiment.search.backbone]
-    stored = [recall_backbone(*one) for one in asked]
-    found = (known or resolve_backbone(*one) for known, one in zip(stored, asked, strict=True))
+    found = (
+        known or resolve_backbone(spec, experiment.precision, cache.backbones)
+        for known, spec in zip(recalled, experiment.search.backbone, strict=True)
+    )
     return {backbone.name: backbone for backbone in found}
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -104,11 +103,10 @@ def trial_run(
     """Make a trial's child run, on the worker; an exception ends it as FAILED with `error.txt`."""
     # A server that is started again is waited for, a minute for each request; MLflow's default is four.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
-    client = tracking.client()
     # MLflow puts a logged model into this process's experiment, whatever its run is.
     os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
     _close_earlier_attempts(tracking, parent_id, number)
-    log = _new_trial_run(client, tracking, parent_id, number, params["backbone"])
+    log = _new_trial_run(tracking, parent_id, number, params["backbone"])
     try:
         log.batch(params=params)
         yield log
@@ -120,9 +118,8 @@ def trial_run(
     log.finish()
 
 
-def _new_trial_run(
-    client: MlflowClient, tracking: Tracking, parent_id: str, number: int, backbone: str
-) -> RunLog:
+def _new_trial_run(tracking: Tracking, parent_id: str, number: int, backbone: str) -> RunLog:
+    client = tracking.client()
     tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
     name = trial_name(number, backbone)
     run = client.create_run(tracking.experiment_id, run_name=name, tags=tags)
@@ -134,9 +131,17 @@ def _close_earlier_attempts(tracking: Tracking, parent_id: str, number: int) -> 
     task = TaskContext.get()
     if task is None or task.attemptNumber() == 0:
         return
-    for run in trial_runs(tracking, parent_id):
-        if run.data.tags[TRIAL] == str(number) and run.info.status in ("RUNNING", "FINISHED"):
-            tracking.client().set_terminated(run.info.run_id, "KILLED")
+    for run_id in _begun(tracking, parent_id, number):
+        tracking.client().set_terminated(run_id, "KILLED")
+
+
+def _begun(tracking: Tracking, parent_id: str, number: int) -> list[str]:
+    """The runs of a trial that were not ended for it, oldest first, even those that came to their end."""
+    return [
+        run.info.run_id
+        for run in trial_runs(tracking, parent_id)
+        if run.data.tags[TRIAL] == str(number) and run.info.status in ("RUNNING", "FINISHED")
+    ]
 
 
 def trial_runs(tracking: Tracking, parent_id: str) -> list[Run]:
@@ -160,16 +165,11 @@ def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[
 
     Its run may have come to its end just now, or, where the process hung before, not be there at all.
     """
-    client = tracking.client()
-    begun = [
-        run.info.run_id
-        for run in trial_runs(tracking, parent_id)
-        if run.data.tags[TRIAL] == str(number) and run.info.status in ("RUNNING", "FINISHED")
-    ]
+    begun = _begun(tracking, parent_id, number)
     if begun:
-        log = RunLog(client, begun[-1])
+        log = RunLog(tracking.client(), begun[-1])
     else:
-        log = _new_trial_run(client, tracking, parent_id, number, params["backbone"])
+        log = _new_trial_run(tracking, parent_id, number, params["backbone"])
     log.batch(params=params)
     log.text(f"{why}\n", ERROR_FILE)
     log.finish("FAILED")

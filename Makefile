@@ -35,7 +35,7 @@ search: setup  ## run a search: make search ARGS="-P experiment=experiments/foot
 	@echo "See the runs and the model: make ui"
 
 test: check  ## lint, types and the tests that take seconds
-	@$(ACTIVATE) pytest -m "not long" $(ARGS)
+	@$(ACTIVATE) pytest -m "not long" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-all: check  ## the same and the long tests: whole searches, every network
 	@$(ACTIVATE) pytest $(ARGS)

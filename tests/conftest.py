@@ -1,5 +1,6 @@
 """What the tests share: one driver session, one finished search, the real data beside the project."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image, ImageDraw, ImageFont
@@ -118,8 +120,18 @@ def tuner(folder: Path, *arguments: object, timeout: int = 300) -> subprocess.Co
 
 @pytest.fixture(scope="session")
 def finished_search(tmp_path_factory: pytest.TempPathFactory, letters: Path) -> FinishedSearch:
-    """A search of the letters."""
-    folder = tmp_path_factory.mktemp("search")
+    """A search of the letters, one for all processes of `pytest -n`: fast tests only read its store."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "search"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done.json").exists():
+            _search_letters(folder, letters)
+    images, output = json.loads((folder / "done.json").read_text())
+    return FinishedSearch(folder, Path(images), output)
+
+
+def _search_letters(folder: Path, letters: Path) -> None:
+    folder.mkdir(exist_ok=True)
     (folder / "letters.yaml").write_text(
         "name: letters\n"
         f"images: {letters}\n"
@@ -129,7 +141,7 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory, letters: Path) -> 
     )
     first = tuner(folder, "search", "--experiment", "letters.yaml")
     assert first.returncode == 0, first.stdout + first.stderr
-    return FinishedSearch(folder, letters, first.stdout)
+    (folder / "done.json").write_text(json.dumps([str(letters), first.stdout]))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from tuner_search import (
 
 from tuner.experiment_file import read_yaml
 
+ATTEMPTS = 3  # MLflow's study sometimes ends with an error of its own: the other figures still count
 PEERS = {  # by the name in `trial_ways`: whether it is slow, and then measured on fewer rounds
     "optuna": False,
     "MlflowSparkStudy": False,
@@ -111,6 +113,13 @@ def main(
 
 
 def _peer(name: str, given: dict[str, Any], base: Path, number: int) -> dict[str, Any]:
+    """Measure a peer; one that fails is started again, and that is said above the table."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return run_script("trial_ways.py", {**given, "way": name}, base / f"{name}-{number}-{attempt}")
+        except SystemExit as failure:
+            print(failure, file=sys.stderr)
+            print(f"{name} failed in round {number + 1} and was started again.", flush=True)
     return run_script("trial_ways.py", {**given, "way": name}, base / f"{name}-{number}")
 
 

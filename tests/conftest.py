@@ -33,6 +33,13 @@ def same_mlflow_settings() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_tracking_uri() -> Iterator[None]:
+    """The tracking URI that a module set ends with it: MLflow takes it before the environment's."""
+    yield
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():

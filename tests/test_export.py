@@ -152,14 +152,10 @@ def test_the_command_exports_and_says_how_it_compares(
     assert target.stat().st_size < 5 * 2**20
 
 
+@pytest.mark.usefixtures("search_store")
 def test_the_command_ends_with_one_sentence(
-    finished_search: FinishedSearch,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", finished_search.store)
     monkeypatch.setattr(sys, "argv", ["tuner", "export", "models:/letters/77", "--to", "m.keras"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image, ImageDraw, ImageFont
 from pyspark.sql import SparkSession
-from searches import TrackingServer
+from searches import TrackingServer, tracking
 
 from tuner.sessions import DriverSession, driver_session
 
@@ -157,10 +157,8 @@ def search_store(
 ) -> Iterator[Path]:
     """The store of the finished search for MLflow's fluent calls, seen from another folder: this one."""
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(finished_search.store)
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
+    with tracking(finished_search.store):
+        yield tmp_path
 
 
 @pytest.fixture

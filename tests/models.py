@@ -1,11 +1,9 @@
 """What the tests of models share: images of every odd kind, networks, scorers, and a tracking store."""
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import mlflow
 import numpy as np
 from PIL import Image
 from pyspark.sql import DataFrame, SparkSession
@@ -31,17 +29,6 @@ def gray16() -> bytes:
 
 ODD_IMAGES = FILES | {"PNG 16 bits": gray16(), "EXIF 6": turned(6), "EXIF 3": turned(3)}
 NO_IMAGES = {"text": b"no image", "empty": b"", "cut": FILES["JPEG RGB"][:400], "null": None}
-
-
-@contextmanager
-def tracking(store: str) -> Iterator[None]:
-    """Let MLflow's fluent calls use a store."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 def embedded(folder: Path, name: str = "GlyphNet") -> Backbone:

@@ -7,13 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+
+@contextmanager
+def tracking(store: str) -> Iterator[None]:
+    """Let MLflow's fluent calls use a store; what was set before, if anything, is set again."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(store)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -132,13 +143,9 @@ class SearchProcess:
         assert self.numbers("FINISHED") == list(range(1, wanted + 1)), self.output()[-3000:]
         assert self.trials("RUNNING", "SCHEDULED") == []
         assert self.search().info.status == "FINISHED"
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(self.uri)
-        try:
+        with tracking(self.uri):
             name = self.client().search_registered_models()[0].name
             assert mlflow.pyfunc.load_model(f"models:/{name}@champion").unwrap_python_model is not None
-        finally:
-            mlflow.set_tracking_uri(before)
 
 
 class TrackingServer:

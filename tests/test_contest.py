@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import FinishedSearch
 from mlflow.entities.model_registry import ModelVersion
+from searches import tracking
 
 from tuner.contest import _images_to_compare_on, compare_versions, read_split, search_experiment
 from tuner.errors import ImageSourceError, ModelError, TrackingError
@@ -19,12 +20,10 @@ from tuner.tracking import SEARCH_RUN, RunLog, Tracking
 @pytest.fixture(scope="module")
 def store(finished_search: FinishedSearch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """The registry of the finished search, in a copy of its own."""
-    before = mlflow.get_tracking_uri()
     file = shutil.copy(finished_search.folder / "mlflow.db", tmp_path_factory.mktemp("contest"))
     copy = Tracking(f"sqlite:///{file}", finished_search.parent().info.experiment_id)
-    copy.client()
-    yield copy
-    mlflow.set_tracking_uri(before)
+    with tracking(copy.uri):
+        yield copy
 
 
 @pytest.fixture(scope="module")

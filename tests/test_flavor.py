@@ -14,10 +14,11 @@ from conftest import FinishedSearch
 from mlflow.models import Model
 from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import DataType
-from models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files, tracking
+from models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
+from searches import tracking
 from test_pipelines import LABELS, png
 
 import tuner

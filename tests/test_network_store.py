@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FinishedSearch
-from models import tracking
+from searches import tracking
 
 from tuner.errors import BackboneError
 from tuner.network_files import file_digest

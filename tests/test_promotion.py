@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from conftest import FinishedSearch, tuner
 from mlflow import MlflowClient
+from searches import tracking
 
 from tuner.cli import main
 from tuner.tracking import SEARCH_RUN
@@ -20,17 +21,15 @@ def folder(finished_search: FinishedSearch, tmp_path: Path) -> Iterator[Path]:
     shutil.copy(finished_search.folder / "mlflow.db", tmp_path)
     shutil.copy(finished_search.folder / "letters.yaml", tmp_path)
     worst = min(finished_search.trials(), key=lambda run: (run.data.metrics["accuracy"], run.info.run_id))
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")  # where `models:/m-…` is looked up
     client = client_of(tmp_path)
     (model,) = client.search_logged_models(
         [worst.info.experiment_id], f"source_run_id = '{worst.info.run_id}'"
     )
     tags = {SEARCH_RUN: finished_search.parent().info.run_id}
-    client.create_model_version("letters", model.model_uri, tags=tags)
-    client.set_registered_model_alias("letters", "challenger", "2")
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
+    with tracking(f"sqlite:///{tmp_path / 'mlflow.db'}"):  # where `models:/m-…` is looked up
+        client.create_model_version("letters", model.model_uri, tags=tags)
+        client.set_registered_model_alias("letters", "challenger", "2")
+        yield tmp_path
 
 
 def client_of(folder: Path) -> MlflowClient:

@@ -3,7 +3,6 @@ import shutil
 import socket
 import sqlite3
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -37,16 +36,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tracking(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
-    before = mlflow.get_tracking_uri()
+def tracking(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     store = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "0")
     store.client()
-    yield store
-    mlflow.set_tracking_uri(before)
+    return store
 
 
 def forbid(tmp_path: Path, what: str) -> None:

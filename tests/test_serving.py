@@ -20,8 +20,9 @@ import mlflow
 import numpy as np
 import pytest
 from conftest import FinishedSearch, tuner
-from models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files, tracking
+from models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files
 from pyspark.sql import SparkSession
+from searches import tracking
 
 JSON, CSV = "application/json", "text/csv"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from models import tracking
+from searches import tracking
 
 from tuner.cluster import needed_packages
 from tuner.errors import CacheError, ImageSourceError, SessionError, TrackingError, TunerError

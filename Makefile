@@ -8,6 +8,9 @@ PORT ?= 5000
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--no-annotate --no-emit-index-url
 
+# Where it is set, as in many containers, each process would compile all of its libraries anew: seconds a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev java search test test-all bench-quick check ui format lock
 

@@ -1,4 +1,4 @@
-"""What the tests of models share: images of every odd kind, networks, scorers, and a tracking store."""
+"""What the tests of models share: images of every odd kind, networks and scorers."""
 
 import io
 from collections.abc import Sequence

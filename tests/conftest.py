@@ -23,21 +23,21 @@ from tuner.sessions import DriverSession, driver_session
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_configure() -> None:
+    """The tests have stores of their own: one that is set outside does not reach them."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture(autouse=True)
 def same_mlflow_settings() -> Iterator[None]:
-    """MLflow's fluent calls set variables of this process: they end with the test."""
+    """What MLflow's fluent calls set in this process ends with the test: variables, the tracking URI."""
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     yield
+    mlflow.set_tracking_uri(uri)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
     os.environ.update(before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_tracking_uri() -> Iterator[None]:
-    """The tracking URI that a module set ends with it: MLflow takes it before the environment's."""
-    yield
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="session")

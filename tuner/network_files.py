@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ from tuner.experiment import Precision
 
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
 # With all weights as constants, ResNet50's first call takes three seconds and a gigabyte more.
-_CONSTANT_BYTES = 64 * 2**10
+_CONSTANT_VALUES = 16 * 2**10
 
 # TensorFlow's libraries write these whatever the settings, on every machine without a GPU.
 _NOTICES = (
@@ -219,8 +220,7 @@ def _with_constants(network: Any) -> Callable[..., Any]:
     keras = import_keras()
     import tensorflow as tf
 
-    pairs = ((variable, variable.numpy()) for variable in network.variables)
-    small = [(variable, value) for variable, value in pairs if value.nbytes <= _CONSTANT_BYTES]
+    small = [(var, var.numpy()) for var in network.variables if math.prod(var.shape) <= _CONSTANT_VALUES]
 
     def call(images: Any, training: bool) -> Any:
         constants = [(variable, tf.constant(value)) for variable, value in small]

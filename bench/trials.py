@@ -100,7 +100,8 @@ def main(
         experiment = base / "experiment.yaml"
         named = [{"backbone": spec["name"], **point} for point in points(trials)]
         write_experiment(experiment, source, [spec], trials, cache=base / "cache", given=named)
-        first = tuner_search(experiment, base / "first")  # fills the cache
+        one = write_experiment(base / "one.yaml", source, [spec], 1, cache=base / "cache", given=named[:1])
+        first = tuner_search(one, base / "first")  # fills the cache
         data = base / "features.npz"
         print(store_features(experiment, first, data))
         given = {"data": data, "trials": trials, "points": points(trials), "space": SPACE}

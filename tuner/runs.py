@@ -177,7 +177,13 @@ def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[
 
 
 def close_trials_left_running(tracking: Tracking, parent_id: str) -> None:
-    """End the child runs whose workers are gone (a timeout, a killed process) as KILLED."""
+    """End the child runs whose workers are gone (a timeout, a killed process) as KILLED.
+
+    A cancelled trial's worker lives on for up to two seconds, and may yet make its run: only when Spark has
+    stopped there will be no more. A server that does not answer is left alone.
+    """
+    if not answers(tracking):
+        return
     client = tracking.client()
     for run in trial_runs(tracking, parent_id):
         if run.info.status == "RUNNING":

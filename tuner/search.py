@@ -34,7 +34,7 @@ from tuner.preparation import (
 from tuner.progress import search_progress
 from tuner.registry import holder_of
 from tuner.resume import EarlierSearch, check_same, check_same_images, ended_trials, held, resumable
-from tuner.runs import answers, close_trials_left_running, fail_trial, parent_run
+from tuner.runs import close_trials_left_running, fail_trial, parent_run
 from tuner.search_log import log_data, log_trials, scored_trials
 from tuner.search_space import NUMBER, TrialParams, point_of_values
 from tuner.sessions import DriverSession, launched_session, too_long
@@ -119,6 +119,7 @@ def run_search(
         run.json(experiment.to_yaml_dict(), tracking.EXPERIMENT_FILE)
         name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
         launch = launch or launch_spark(name, parallelism, master=master, port=connect_port)
+        stack.callback(close_trials_left_running, store, run.run_id)  # once Spark has stopped
         session = stack.enter_context(launched_session(launch))
         stop.listen()
         hosts = check_workers(
@@ -234,8 +235,7 @@ class _Search:
             context.cancelAllJobs()  # what MLlib still does for these trials
             raise
         finally:
-            if answers(self.store):
-                close_trials_left_running(self.store, self.run.run_id)
+            close_trials_left_running(self.store, self.run.run_id)
         unsent = sum(UNSENT in doc["result"] for doc in trials.trials)
         if unsent:
             raise SearchError(

@@ -8,12 +8,14 @@ from conftest import tuner
 
 import tuner as package
 from tuner.cli import main
+from tuner.sessions import DriverSession
 
 FILE = "name: e\nimages: builtin:digits\nsearch: {backbone: [GlyphNet]}\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: DriverSession) -> Path:
+    """A folder with an experiment. With a session there, a search that is refused leaves none behind."""
     (tmp_path / "e.yaml").write_text(FILE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -53,6 +53,18 @@ def test_trials_never_see_the_test_part(
     assert list(rows["path"]) == sorted(rows["path"])
 
 
+def test_no_task_carries_the_rows_of_a_table(
+    driver: DriverSession, cache: FeatureCache, prepared: PreparedImages, size: str
+) -> None:
+    """A task carries its partition: of a table that the driver made, that would be the rows themselves."""
+    table = driver.spark.table(publish_tables(driver, cache, prepared)["GaborNet"])
+    jvm = driver.spark.sparkContext._jvm
+    for partition in table._jdf.queryExecution().toRdd().partitions():
+        written = jvm.java.io.ByteArrayOutputStream()
+        jvm.java.io.ObjectOutputStream(written).writeObject(partition)
+        assert written.size() < 1000
+
+
 def test_a_row_has_its_own_image_s_features_and_no_zero(
     driver: DriverSession, cache: FeatureCache, prepared: PreparedImages, size: str
 ) -> None:

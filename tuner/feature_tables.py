@@ -22,8 +22,7 @@ from tuner.spark_settings import is_local
 from tuner.splits import TEST
 
 _PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
-# Made on the driver; at 64 MB, fits on such a table were seen to take a fifth longer than on Spark's own.
-_SMALL_BYTES = 16 * 2**20
+_SMALL_BYTES = 128 * 2**20  # made on the driver, twice in its memory for a moment
 # Where a third of the values is 0, as after a ReLU, MLlib makes sparse blocks, which take thrice the time.
 # So small that no sum changes, and a column of zeros still has no variance.
 _NEARLY_ZERO = 1e-30
@@ -73,7 +72,7 @@ def _bytes(backbone: Backbone, rows: pd.DataFrame) -> int:
 def publish_tables(
     session: DriverSession, cache: FeatureCache, prepared: PreparedImages, copies: int = 1
 ) -> dict[str, str]:
-    """Cache each backbone's table, without the test part, and name it for the sessions of all workers.
+    """Hold each backbone's table, without the test part, and name it for the sessions of all workers.
 
     A table of one partition is held by so many executors, as far as there are: one of them would else fit
     all trials, and the others look on.
@@ -82,10 +81,21 @@ def publish_tables(
     names = {}
     for backbone in prepared.backbones.values():
         view = re.sub(r"\W", "_", f"{backbone.name}_{backbone.key[:8]}").lower()
-        alone = is_local(session.spark.sparkContext) or _partitions(backbone, rows) > 1
-        level = StorageLevel(True, True, False, True, 1 if alone else min(copies, _MOST_COPIES))
-        table = feature_table(session, cache, backbone, rows).persist(level)
-        table.count()
-        table.createOrReplaceGlobalTempView(view)
+        most = 1 if _partitions(backbone, rows) > 1 else min(copies, _MOST_COPIES)
+        held = _hold(session, feature_table(session, cache, backbone, rows), most)
+        held.createOrReplaceGlobalTempView(view)
         names[backbone.name] = f"global_temp.{view}"
     return names
+
+
+def _hold(session: DriverSession, table: DataFrame, copies: int) -> DataFrame:
+    """Compute a table once and keep its rows: on a cluster in a form that is made anew where one is lost.
+
+    On this machine there is none to lose. A checkpoint forgets how the table was made: the rows of one that
+    the driver made would else travel with every task, as a part of it, and at each step of a fit.
+    """
+    if is_local(session.spark.sparkContext):
+        return table.localCheckpoint()
+    held = table.persist(StorageLevel(True, True, False, True, copies))
+    held.count()
+    return held

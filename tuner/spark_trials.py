@@ -16,6 +16,7 @@ import numpy as np
 from hyperopt import STATUS_OK, SparkTrials, fmin
 from hyperopt.base import JOB_STATE_DONE
 from hyperopt.exceptions import AllTrialsFailed
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tuner.experiment import Search
@@ -46,6 +47,7 @@ class _TrialSession:
         return _TrialSession(self._covered.sparkContext, self._limit)
 
     def parallelize(self, *arguments: Any) -> _TrialSession:
+        _name_lambdas_alike(self._covered)
         return _TrialSession(self._covered.parallelize(*arguments), self._limit)
 
     def mapPartitions(self, function: Callable[[Iterable[Any]], Iterable[Any]]) -> Any:
@@ -58,6 +60,18 @@ class _TrialSession:
         # SparkTrials tells the function of a task, and nobody else, what its trial is.
         point = inspect.getclosurevars(function).nonlocals["params"]
         return _LimitedJob(job, self._limit, point)
+
+
+def _name_lambdas_alike(context: SparkContext) -> None:
+    """Let the fits of a trial have the code that Spark generated for an earlier trial's.
+
+    MLlib's check for NaN is a lambda, whose variable the JVM names by a counter: x_1, x_2 and so on. The
+    name stands in a comment of the code, so Spark would take each fit's for new: it is compiled, and
+    interpreted at first. Names must differ within one expression only, and no expression of a trial nests
+    lambdas. Only Spark's own tests set the counter back: there is no public way.
+    """
+    variables = context._jvm.org.apache.spark.sql.internal  # type: ignore[union-attr]
+    getattr(getattr(variables, "UnresolvedNamedLambdaVariable$"), "MODULE$").resetIdGenerator()
 
 
 @dataclass(frozen=True)

@@ -60,15 +60,15 @@ def tuner_way(given: Given) -> dict[str, Any]:
     """
     from tuner.backbones import resolve_backbone
     from tuner.experiment import BackboneSpec
-    from tuner.extraction import start_workers
     from tuner.feature_cache import FeatureCache
     from tuner.images import index_images, read_images
     from tuner.sessions import driver_session
+    from tuner.worker_daemon import FOR_EXTRACTION, start_workers
 
     spec = BackboneSpec(name=given["network"], weights="random", seed=SEED)
     cache = FeatureCache(Path("cache"))
     with driver_session("bench", 1) as session:
-        start_workers(session.spark, session.cores)
+        start_workers(session.spark.sparkContext, session.cores, FOR_EXTRACTION)
         backbone = resolve_backbone(spec, given["precision"], Path("networks"))
         started = time.perf_counter()
         images = read_images(session.spark, given["images"])

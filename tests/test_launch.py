@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import uuid
@@ -21,6 +22,29 @@ def test_what_is_wrong_is_told_to_whoever_waits(driver: DriverSession) -> None:
     launch = launch_spark("second", 1)
     with pytest.raises(SessionError, match="already running"):
         launch.wait()
+
+
+def test_the_jvm_s_blas_leaves_the_cores_to_the_trials(driver: DriverSession) -> None:
+    wanted = os.environ["OPENBLAS_NUM_THREADS"]
+    assert driver.spark.sparkContext._jvm.System.getenv("OPENBLAS_NUM_THREADS") == wanted
+
+
+@pytest.mark.long
+def test_workers_import_ahead_as_soon_as_spark_has_started() -> None:
+    script = (
+        "import os, subprocess, time\n"
+        "from tuner.launch import launch_spark\n"
+        "launch_spark('ahead', 1, preload=['json']).wait()\n"
+        "deadline, found = time.monotonic() + 60, ''\n"
+        "while 'tuner.worker_daemon' not in found and time.monotonic() < deadline:\n"
+        "    table = subprocess.run(['ps', '-o', 'args=', '-g', str(os.getpgid(0))], capture_output=True)\n"
+        "    found = table.stdout.decode()\n"
+        "print('tuner.worker_daemon' in found)\n"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, start_new_session=True
+    )
+    assert seen.stdout.strip() == "True", seen.stderr
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 10.0], ids=["at once", "booting", "started"])

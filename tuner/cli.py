@@ -100,9 +100,14 @@ def search(
     read = read_experiment(Path(experiment or _DEFAULT), overrides)
     check_names(read)
     from tuner.launch import launch_spark  # now that the file is known to be good: imports take seconds
+    from tuner.worker_daemon import FOR_TRIALS
 
     launch = launch_spark(
-        f"tuner {read.name}", read.search.parallelism, master=master or None, port=connect_port
+        f"tuner {read.name}",
+        read.search.parallelism,
+        master=master or None,
+        port=connect_port,
+        preload=FOR_TRIALS,
     )
     from tuner.search import run_search  # while Spark starts
 

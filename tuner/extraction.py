@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from tuner.backbones import Backbone, load_network
 from tuner.inference import Read, featurize
 from tuner.machine import machine_cores
 from tuner.spark_settings import is_local
-from tuner.worker_daemon import FOR_EXTRACTION, hand_over
 
 
 def worker_threads(spark: SparkSession) -> int:
@@ -27,25 +24,6 @@ def worker_threads(spark: SparkSession) -> int:
     if is_local(context):
         return max(1, machine_cores() // context.defaultParallelism)
     return int(context.getConf().get("spark.task.cpus", "1"))  # the cores that a task's slot stands for
-
-
-def start_workers(spark: SparkSession, count: int) -> None:
-    """Begin to start an extraction's workers, which import TensorFlow, beside what the driver does next.
-
-    On a cluster nothing is begun: its workers have no daemon that imports ahead.
-    """
-    context = spark.sparkContext
-    if not is_local(context):
-        return
-    work = hand_over(
-        context.parallelize(range(count), count).mapPartitions(lambda rows: rows), FOR_EXTRACTION
-    )
-
-    def run() -> None:
-        with suppress(Exception):  # what is wrong, the extraction would tell
-            work.collect()
-
-    threading.Thread(target=run, name="start-workers", daemon=True).start()
 
 
 def ship_network(spark: SparkSession, backbone: Backbone) -> None:

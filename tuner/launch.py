@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +19,7 @@ from pyspark.sql import SparkSession
 from tuner.errors import SessionError
 from tuner.executors import check_standalone, java_reason
 from tuner.spark_settings import chosen_master, local_slots, settings
+from tuner.worker_daemon import start_workers
 
 TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 _PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
@@ -53,7 +55,12 @@ class SparkLaunch:
 
 
 def launch_spark(
-    app_name: str, parallelism: int, *, master: str | None = None, port: int = 0
+    app_name: str,
+    parallelism: int,
+    *,
+    master: str | None = None,
+    port: int = 0,
+    preload: Sequence[str] = (),
 ) -> SparkLaunch:
     """Begin to start Spark with a Spark Connect endpoint: the JVM takes seconds, as do other imports.
 
@@ -69,12 +76,17 @@ def launch_spark(
         A Spark master URL; None: that of `spark-defaults.conf`, or else local mode, on every core.
     port
         The endpoint's port; 0: a free one.
+    preload
+        What Spark's workers on this machine begin to import as soon as it has started (`worker_daemon`).
     """
     launch = SparkLaunch(parallelism, _token(), Future())
 
     def run() -> None:
         try:
-            launch.started.set_result(_start(app_name, parallelism, master, port))
+            started = _start(app_name, parallelism, master, port)
+            if preload and local_slots(started.master) is not None:
+                start_workers(started.spark.sparkContext, 1, preload)
+            launch.started.set_result(started)
         except BaseException as error:  # whoever waits gets it
             launch.started.set_exception(error)
 
@@ -99,6 +111,9 @@ def _start(app_name: str, parallelism: int, master: str | None, port: int) -> Sp
     # setting would stand on the JVM's command line, where every user of the machine reads it.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ[TOKEN_VARIABLE] = _token()
+    if local is not None:
+        # Trials side by side use the cores; threads of an OpenBLAS, where MLlib finds one, are in the way.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         return _launch_on_free_port(app_name, master, port)
     finally:

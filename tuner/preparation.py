@@ -13,14 +13,15 @@ from rich.console import Console
 from tuner.backbones import Backbone, recall_backbone, resolve_backbone
 from tuner.errors import CacheError, ImageSourceError
 from tuner.experiment import Experiment
-from tuner.extraction import start_workers
 from tuner.feature_cache import FeatureCache, refuse_bad_images
 from tuner.image_files import read_file
 from tuner.images import ImageSet, contents, index_images, read_images
 from tuner.progress import extraction_progress
 from tuner.sessions import DriverSession
+from tuner.spark_settings import is_local
 from tuner.splits import split_images
 from tuner.tracking import Tracking, local_artifacts
+from tuner.worker_daemon import FOR_EXTRACTION, start_workers
 
 _CONFLICT = "label conflict"
 
@@ -184,8 +185,9 @@ def prepare_images(
 def _backbones(session: DriverSession, experiment: Experiment, cache: FeatureCache) -> dict[str, Backbone]:
     """Resolve the networks; where one has no features yet, the workers that extract start meanwhile."""
     recalled = _recalled(cache, experiment)
-    if not _all_filled(cache, recalled):
-        start_workers(session.spark, session.cores)
+    context = session.spark.sparkContext
+    if is_local(context) and not _all_filled(cache, recalled):
+        start_workers(context, session.cores, FOR_EXTRACTION)
     found = (
         known or resolve_backbone(spec, experiment.precision, cache.backbones)
         for known, spec in zip(recalled, experiment.search.backbone, strict=True)

@@ -118,7 +118,9 @@ def run_search(
         console.print(f"search {experiment.name} · MLflow run {run.run_id}", soft_wrap=True, markup=False)
         run.json(experiment.to_yaml_dict(), tracking.EXPERIMENT_FILE)
         name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
-        launch = launch or launch_spark(name, parallelism, master=master, port=connect_port)
+        launch = launch or launch_spark(
+            name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS
+        )
         stack.callback(close_trials_left_running, store, run.run_id)  # once Spark has stopped
         session = stack.enter_context(launched_session(launch))
         stop.listen()

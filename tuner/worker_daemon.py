@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from pyspark import RDD, SparkContext, daemon
@@ -49,6 +50,20 @@ def hand_over(work: RDD[T], names: Sequence[str]) -> RDD[T]:
     with preloading(work.context, names):
         work.id()
     return work
+
+
+def start_workers(context: SparkContext, count: int, names: Sequence[str]) -> None:
+    """Begin to start workers, and a daemon that imports for them, beside what the driver does next.
+
+    Only on one machine: a cluster's workers have no daemon that imports ahead.
+    """
+    work = hand_over(context.parallelize(range(count), count).mapPartitions(lambda rows: rows), names)
+
+    def run() -> None:
+        with suppress(Exception):  # what is wrong, those who need the workers would tell
+            work.collect()
+
+    threading.Thread(target=run, name="start-workers", daemon=True).start()
 
 
 def main() -> None:

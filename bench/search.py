@@ -97,7 +97,8 @@ def main(
         }
 
         def tuner_way(number: int, kind: str) -> dict[str, Any]:
-            folder, cache = base / f"{kind}-{number}", base / f"cache-{number}"
+            # The second search of a round goes to the store of the first, as its user's would.
+            folder, cache = base / f"tuner-{number}", base / f"cache-{number}"
             experiment = write_experiment(
                 folder / "experiment.yaml",
                 source,

@@ -92,12 +92,13 @@ def open_store(folder: Path) -> str:
     return uri
 
 
-def trial_runs(folder: Path) -> pd.DataFrame:
-    """The trials in a folder's store in the order of their starts, with their `seconds`."""
+def trial_runs(folder: Path, search: str | None = None) -> pd.DataFrame:
+    """The trials in a folder's store, or of one search there, by their starts, with their `seconds`."""
     open_store(folder)
     runs = mlflow.search_runs(
         search_all_experiments=True,
-        filter_string="tags.`tuner.kind` = 'trial'",
+        filter_string="tags.`tuner.kind` = 'trial'"
+        + (f" and tags.`mlflow.parentRunId` = '{search}'" if search else ""),
         order_by=["start_time ASC"],
         max_results=5000,
     )
@@ -117,14 +118,20 @@ def first_start(runs: pd.DataFrame, spawned: float) -> float:
 
 
 def tuner_search(experiment: Path, folder: Path, *more: str, **variables: str) -> dict[str, Any]:
-    """Run `tuner search` in a process and a store of its own; what it says and logs as figures."""
-    uri, spawned = open_store(folder), time.time()
+    """Run `tuner search` in a process of its own; what it says and logs as figures.
+
+    The store is the folder's, with what an earlier search there has left.
+    """
+    uri, log = open_store(folder), folder / "log.txt"
+    before = len(log.read_text()) if log.exists() else 0
+    spawned = time.time()
     command = [Path(sys.executable).parent / "tuner", "search", "--experiment", experiment, *more]
     seconds = run(command, folder, MLFLOW_TRACKING_URI=uri, **variables)
-    said, runs = (folder / "log.txt").read_text(), trial_runs(folder)
+    said = log.read_text()[before:]
     parent = mlflow.search_runs(
         search_all_experiments=True, filter_string="tags.`tuner.kind` = 'search'"
-    ).iloc[0]
+    ).iloc[0]  # the latest
+    runs = trial_runs(folder, parent["run_id"])
     extracted = re.search(r"\((\d+) images extracted\)", said)
     rates = re.findall(r": (\d+) images, ([\d.]+) images/s", said)
     accuracy = re.search(r"^test\s+accuracy ([\d.]+)", said, re.MULTILINE)

@@ -67,6 +67,7 @@ def test_a_stopped_search_ends_in_order_and_is_resumed(folder: Path, signum: int
         assert search.search().info.status == "KILLED"
         assert search.trials("RUNNING") == []
         assert search.trials("KILLED")
+        assert search.trials("FAILED") == []
         assert f"Resume it with: tuner search --resume {run_id}" in search.output()
         assert "Traceback" not in search.output()
     with SearchProcess(folder, "search", "--resume", run_id) as resumed:

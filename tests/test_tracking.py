@@ -2,6 +2,7 @@ import os
 import shutil
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -10,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tuner.errors import TrackingError
-from tuner.runs import close_trials_left_running, fail_trial, parent_run, trial_run, trial_runs
+from tuner.runs import LeftTrials, fail_trial, parent_run, trial_run, trial_runs
 from tuner.tracking import Tracking, open_tracking, read_artifact, without_credentials
 
 
@@ -113,7 +114,7 @@ def test_trials_are_children_by_number_and_those_left_running_are_closed(store: 
     left = client.create_run(
         store.experiment_id, tags={"mlflow.parentRunId": parent, "tuner.kind": "trial"}
     ).info.run_id
-    close_trials_left_running(store, parent)
+    LeftTrials(store, parent).close()
     runs = {run.info.run_id: run for run in trial_runs(store, parent)}
     assert [item.info.status for item in runs.values()] == ["FINISHED", "FAILED", "KILLED"]
     assert left in runs
@@ -121,6 +122,25 @@ def test_trials_are_children_by_number_and_those_left_running_are_closed(store: 
     assert runs[run.run_id].data.params == {"backbone": "ResNet50", "a": "1"}
     assert [point.value for point in client.get_metric_history(run.run_id, "h")] == [3, 2, 1]
     assert artifact(store, failed.run_id, "error.txt").startswith("no good\n")
+
+
+def test_a_trial_that_took_its_end_for_a_failure_was_killed(store: Tracking):
+    """A worker whose connection the stop cut off writes FAILED, be it after the search closed its run."""
+    parent = MlflowClient(store.uri).create_run(store.experiment_id).info.run_id
+    numbers = {}
+    for number, error in enumerate((None, ValueError, ConnectionError), 1):
+        with (
+            suppress(ValueError, ConnectionError),
+            trial_run(store, parent, number, {"backbone": "B"}) as run,
+        ):
+            numbers[run.run_id] = number
+            if error:
+                raise error("no good")
+    left = LeftTrials(store, parent)
+    left.know([{"run_id": run_id} for run_id, number in numbers.items() if number < 3] + [{}])
+    left.close()
+    ends = {numbers[run.info.run_id]: run.info.status for run in trial_runs(store, parent)}
+    assert ends == {1: "FINISHED", 2: "FAILED", 3: "KILLED"}
 
 
 @pytest.mark.parametrize("came_to", ["nothing", "its run", "its end"])

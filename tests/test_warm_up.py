@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession):
     return open_tracking("warm-up")
 
 
+def nobody() -> Future[None]:
+    """No worker that was started ahead."""
+    idle: Future[None] = Future()
+    idle.set_result(None)
+    return idle
+
+
 @pytest.mark.parametrize("rehearse", [False, True])
 def test_workers_are_connected_before_their_first_trial(
     driver: DriverSession, store: Tracking, rehearse: bool
@@ -29,7 +37,7 @@ def test_workers_are_connected_before_their_first_trial(
         list(rows)
         yield connect_from_worker.cache_info().currsize, os.getpid()
 
-    start_warm_up(driver, store, parallelism=2, rehearse=rehearse).result(timeout=120)
+    start_warm_up(driver, store, parallelism=2, rehearse=rehearse, workers=nobody()).result(timeout=120)
     with preloading(driver.spark.sparkContext, FOR_TRIALS):  # as the trials' tasks
         found = driver.spark.sparkContext.parallelize(range(2), 2).mapPartitions(connected).collect()
     assert {count for count, _ in found} == {1}
@@ -40,5 +48,5 @@ def test_one_that_takes_too_long_is_given_up(
     driver: DriverSession, store: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warm_up, "_LONGEST_SECONDS", 0.05)
-    start_warm_up(driver, store, parallelism=1, rehearse=True).result(timeout=60)
+    start_warm_up(driver, store, parallelism=1, rehearse=True, workers=nobody()).result(timeout=60)
     assert driver.spark.range(3).count() == 3

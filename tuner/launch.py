@@ -27,11 +27,15 @@ _PORTS_TRIED = 3  # another process may take a free port between choosing and bi
 
 @dataclass(frozen=True)
 class SparkStarted:
-    """A session, its master, and the port on this machine where its Spark Connect endpoint listens."""
+    """A session, its master, and the port on this machine where its Spark Connect endpoint listens.
+
+    `workers` ends when the workers that were to import ahead wait for tasks.
+    """
 
     spark: SparkSession
     master: str
     port: int
+    workers: Future[None]
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,7 @@ def launch_spark(
 
     def run() -> None:
         try:
-            started = _start(app_name, parallelism, master, port)
-            if preload and local_slots(started.master) is not None:
-                start_workers(started.spark.sparkContext, 1, preload)
-            launch.started.set_result(started)
+            launch.started.set_result(_start(app_name, parallelism, master, port, preload))
         except BaseException as error:  # whoever waits gets it
             launch.started.set_exception(error)
 
@@ -94,7 +95,9 @@ def launch_spark(
     return launch
 
 
-def _start(app_name: str, parallelism: int, master: str | None, port: int) -> SparkStarted:
+def _start(
+    app_name: str, parallelism: int, master: str | None, port: int, preload: Sequence[str]
+) -> SparkStarted:
     _check_java()
     if _is_running():
         raise SessionError(
@@ -115,9 +118,14 @@ def _start(app_name: str, parallelism: int, master: str | None, port: int) -> Sp
         # Trials side by side use the cores; threads of an OpenBLAS, where MLlib finds one, are in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        return _launch_on_free_port(app_name, master, port)
+        spark, port = _launch_on_free_port(app_name, master, port)
     finally:
         del os.environ[TOKEN_VARIABLE]
+    if preload and local is not None:
+        return SparkStarted(spark, master, port, start_workers(spark.sparkContext, parallelism, preload))
+    nobody: Future[None] = Future()
+    nobody.set_result(None)
+    return SparkStarted(spark, master, port, nobody)
 
 
 def check_slots(slots: int, parallelism: int, where: str) -> None:
@@ -184,11 +192,11 @@ def _launch(app_name: str, master: str, port: int) -> SparkSession:
         ) from error
 
 
-def _launch_on_free_port(app_name: str, master: str, port: int) -> SparkStarted:
+def _launch_on_free_port(app_name: str, master: str, port: int) -> tuple[SparkSession, int]:
     for attempt in range(1, _PORTS_TRIED + 1):
         chosen = port or _free_port()
         try:
-            return SparkStarted(_launch(app_name, master, chosen), master, chosen)
+            return _launch(app_name, master, chosen), chosen
         except SessionError as error:
             if port or "is in use" not in str(error) or attempt == _PORTS_TRIED:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -176,15 +176,36 @@ def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[
     return log.run_id
 
 
-def close_trials_left_running(tracking: Tracking, parent_id: str) -> None:
-    """End the child runs whose workers are gone (a timeout, a killed process) as KILLED.
+class LeftTrials:
+    """The trials that a search leaves behind when it ends, cut off in the midst: they end as KILLED.
 
-    A cancelled trial's worker lives on for up to two seconds, and may yet make its run: only when Spark has
-    stopped there will be no more. A server that does not answer is left alone.
+    A cancelled trial's worker lives on for up to two seconds. It may yet make its run, or take its lost
+    connection for a failure of its own and write FAILED, which a resumed search would count: only when
+    Spark has stopped is there an end of it.
     """
-    if not answers(tracking):
-        return
-    client = tracking.client()
-    for run in trial_runs(tracking, parent_id):
-        if run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, "KILLED")
+
+    def __init__(self, tracking: Tracking, parent_id: str) -> None:
+        self._tracking = tracking
+        self._parent_id = parent_id
+        self._returned: set[str] | None = None
+
+    def know(self, results: Iterable[Mapping[str, Any]]) -> None:
+        """Take the results that trials gave to the search: their runs say what is true."""
+        self._returned = {str(result["run_id"]) for result in results if "run_id" in result}
+
+    def close(self) -> None:
+        """End what runs and, once the results are known, what failed without one.
+
+        A server that does not answer is left alone.
+        """
+        if not answers(self._tracking):
+            return
+        client = self._tracking.client()
+        for run in trial_runs(self._tracking, self._parent_id):
+            cut_off = (
+                run.info.status == "FAILED"
+                and self._returned is not None
+                and run.info.run_id not in self._returned
+            )
+            if cut_off or run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")

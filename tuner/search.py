@@ -34,7 +34,7 @@ from tuner.preparation import (
 from tuner.progress import search_progress
 from tuner.registry import holder_of
 from tuner.resume import EarlierSearch, check_same, check_same_images, ended_trials, held, resumable
-from tuner.runs import close_trials_left_running, fail_trial, parent_run
+from tuner.runs import LeftTrials, fail_trial, parent_run
 from tuner.search_log import log_data, log_trials, scored_trials
 from tuner.search_space import NUMBER, TrialParams, point_of_values
 from tuner.sessions import DriverSession, launched_session, too_long
@@ -121,7 +121,8 @@ def run_search(
         launch = launch or launch_spark(
             name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS
         )
-        stack.callback(close_trials_left_running, store, run.run_id)  # once Spark has stopped
+        left = LeftTrials(store, run.run_id)
+        stack.callback(left.close)  # once Spark has stopped
         session = stack.enter_context(launched_session(launch))
         stop.listen()
         hosts = check_workers(
@@ -130,8 +131,14 @@ def run_search(
         if hosts:
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
         rehearse = not is_filled(cache, experiment)  # else nothing takes as long as that
-        warm_up = start_warm_up(session, store, experiment.search.parallelism, rehearse=rehearse)
-        search = _Search(experiment, store, run, cache, session, console, stop, warm_up)
+        warm_up = start_warm_up(
+            session,
+            store,
+            experiment.search.parallelism,
+            rehearse=rehearse,
+            workers=launch.wait().workers,
+        )
+        search = _Search(experiment, store, run, cache, session, console, stop, warm_up, left)
         return search.go_on_with(resume) if resume else search.start()
 
 
@@ -147,6 +154,7 @@ class _Search:
     console: Console
     stop: StopRequests
     warm_up: Future[None]
+    left: LeftTrials
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -164,7 +172,7 @@ class _Search:
         return self._search(prepared, [])
 
     def go_on_with(self, earlier: EarlierSearch) -> SearchResult:
-        close_trials_left_running(self.store, self.run.run_id)
+        self.left.close()
         prepared = self._prepare()
         check_same_images(earlier, prepared.digest)
         log_data(self.run, self.experiment, prepared)  # again: it may have ended in the midst of it
@@ -237,7 +245,8 @@ class _Search:
             context.cancelAllJobs()  # what MLlib still does for these trials
             raise
         finally:
-            close_trials_left_running(self.store, self.run.run_id)
+            self.left.know(doc["result"] for doc in trials.trials)
+            self.left.close()
         unsent = sum(UNSENT in doc["result"] for doc in trials.trials)
         if unsent:
             raise SearchError(

@@ -34,15 +34,16 @@ _LONGEST_SECONDS = 60
 
 
 def start_warm_up(
-    session: DriverSession, store: Tracking, parallelism: int, *, rehearse: bool
+    session: DriverSession, store: Tracking, parallelism: int, *, rehearse: bool, workers: Future[None]
 ) -> Future[None]:
     """Begin, in as many workers as trials will have; the future ends when they are free again.
 
     They import, connect and, if they shall `rehearse`, fit: that costs the cores as much as it saves the
     trials, and is worth it beside an extraction, in which the JVM has nothing to do.
 
-    Trials must wait for it: both hold a slot while their MLlib jobs need another. On a cluster there is
-    nothing to begin: its slots are for the extraction.
+    Trials must wait for it: both hold a slot while their MLlib jobs need another. It waits for `workers`
+    that were started ahead, and takes those. On a cluster there is nothing to begin: its slots are for the
+    extraction.
     """
     context = session.spark.sparkContext
     if not is_local(context):
@@ -56,6 +57,7 @@ def start_warm_up(
     def run() -> None:
         # What is wrong, a trial would tell.
         with suppress(Exception), cancelled_after(context, _LONGEST_SECONDS, "warm-up"):
+            workers.result(_LONGEST_SECONDS)
             work.collect()
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="warm-up")

@@ -10,6 +10,7 @@ import os
 import pkgutil
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -52,18 +53,22 @@ def hand_over(work: RDD[T], names: Sequence[str]) -> RDD[T]:
     return work
 
 
-def start_workers(context: SparkContext, count: int, names: Sequence[str]) -> None:
+def start_workers(context: SparkContext, count: int, names: Sequence[str]) -> Future[None]:
     """Begin to start workers, and a daemon that imports for them, beside what the driver does next.
 
-    Only on one machine: a cluster's workers have no daemon that imports ahead.
+    The future ends when they wait for tasks. Only on one machine: a cluster's workers have no daemon that
+    imports ahead.
     """
+    idle: Future[None] = Future()
     work = hand_over(context.parallelize(range(count), count).mapPartitions(lambda rows: rows), names)
 
     def run() -> None:
         with suppress(Exception):  # what is wrong, those who need the workers would tell
             work.collect()
+        idle.set_result(None)
 
     threading.Thread(target=run, name="start-workers", daemon=True).start()
+    return idle
 
 
 def main() -> None:

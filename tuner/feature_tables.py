@@ -22,7 +22,7 @@ from tuner.spark_settings import is_local
 from tuner.splits import TEST
 
 _PARTITION_BYTES = 64 * 2**20  # of features; smaller data goes in one: each MLlib step is a job
-_SMALL_BYTES = 128 * 2**20  # made on the driver, twice in its memory for a moment
+_SMALL_BYTES = 16 * 2**20  # made on the driver, whose memory holds several copies for a moment
 # Where a third of the values is 0, as after a ReLU, MLlib makes sparse blocks, which take thrice the time.
 # So small that no sum changes, and a column of zeros still has no variance.
 _NEARLY_ZERO = 1e-30

@@ -1,5 +1,4 @@
 import os
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,13 @@ from tuner import warm_up
 from tuner.sessions import DriverSession
 from tuner.tracking import Tracking, open_tracking
 from tuner.warm_up import start_warm_up
-from tuner.worker_daemon import FOR_TRIALS, preloading
+from tuner.worker_daemon import FOR_TRIALS, nobody, preloading
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: SparkSession):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return open_tracking("warm-up")
-
-
-def nobody() -> Future[None]:
-    """No worker that was started ahead."""
-    idle: Future[None] = Future()
-    idle.set_result(None)
-    return idle
 
 
 @pytest.mark.parametrize("rehearse", [False, True])

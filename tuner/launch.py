@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from tuner.errors import SessionError
 from tuner.executors import check_standalone, java_reason
 from tuner.spark_settings import chosen_master, local_slots, settings
-from tuner.worker_daemon import start_workers
+from tuner.worker_daemon import nobody, start_workers
 
 TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 _PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
@@ -121,11 +121,9 @@ def _start(
         spark, port = _launch_on_free_port(app_name, master, port)
     finally:
         del os.environ[TOKEN_VARIABLE]
-    if preload and local is not None:
-        return SparkStarted(spark, master, port, start_workers(spark.sparkContext, parallelism, preload))
-    nobody: Future[None] = Future()
-    nobody.set_result(None)
-    return SparkStarted(spark, master, port, nobody)
+    ahead = preload and local is not None
+    workers = start_workers(spark.sparkContext, parallelism, preload) if ahead else nobody()
+    return SparkStarted(spark, master, port, workers)
 
 
 def check_slots(slots: int, parallelism: int, where: str) -> None:

@@ -23,7 +23,7 @@ from tuner.spark_settings import is_local
 from tuner.splits import TRAIN, VALIDATION
 from tuner.tracking import Tracking
 from tuner.trial import fit_and_score
-from tuner.worker_daemon import FOR_TRIALS, hand_over
+from tuner.worker_daemon import FOR_TRIALS, hand_over, nobody
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
@@ -47,9 +47,7 @@ def start_warm_up(
     """
     context = session.spark.sparkContext
     if not is_local(context):
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
+        return nobody()
     slots = context.parallelize(range(parallelism), parallelism)
     warm = partial(_warm_worker, session.endpoint, store, rehearse)
     work = hand_over(slots.mapPartitions(warm), FOR_TRIALS)

@@ -71,6 +71,13 @@ def start_workers(context: SparkContext, count: int, names: Sequence[str]) -> Fu
     return idle
 
 
+def nobody() -> Future[None]:
+    """What `start_workers` gives, where there is nobody to wait for."""
+    idle: Future[None] = Future()
+    idle.set_result(None)
+    return idle
+
+
 def main() -> None:
     """Import what the environment names, then wait for Spark to ask for workers."""
     for name in filter(None, os.environ.get(VARIABLE, "").split(",")):

@@ -20,9 +20,9 @@ import typer
 from PIL import Image
 from report import in_turn, machine, run_script, spread, table, values
 
-from tuner.decoding import load_input
-from tuner.machine import machine_cores
-from tuner.network_table import NETWORKS
+from tuner.base.machine import machine_cores
+from tuner.images.decoding import load_input
+from tuner.networks.table import NETWORKS
 
 BATCHES = (16, 32, 64)
 SIZE = (400, 300)  # of the images, width and height
@@ -58,18 +58,20 @@ def tuner_way(given: Given) -> dict[str, Any]:
 
     The workers have started and the network is built before, at once, as in a search.
     """
-    from tuner.backbones import resolve_backbone
-    from tuner.experiment import BackboneSpec
-    from tuner.feature_cache import FeatureCache
-    from tuner.images import index_images, read_images
-    from tuner.sessions import driver_session
-    from tuner.worker_daemon import FOR_EXTRACTION, start_workers
+    from tuner.experiment.schema import NetworkSpec
+    from tuner.extraction.cache import FeatureCache
+    from tuner.images.index import index_images
+    from tuner.images.sources import read_images
+    from tuner.networks.resolution import resolve_network
+    from tuner.networks.store import NetworkStore
+    from tuner.spark.sessions import driver_session
+    from tuner.spark.worker_daemon import FOR_EXTRACTION, start_workers
 
-    spec = BackboneSpec(name=given["network"], weights="random", seed=SEED)
+    spec = NetworkSpec(name=given["network"], weights="random", seed=SEED)
     cache = FeatureCache(Path("cache"))
     with driver_session("bench", 1) as session:
         start_workers(session.spark.sparkContext, session.cores, FOR_EXTRACTION)
-        backbone = resolve_backbone(spec, given["precision"], Path("networks"))
+        backbone = resolve_network(spec, given["precision"], NetworkStore(Path("networks")))
         started = time.perf_counter()
         images = read_images(session.spark, given["images"])
         index = index_images(images)

@@ -27,10 +27,10 @@ from PIL import Image
 from report import in_turn, machine, spread, table, values
 from tuner_search import SEED, points, random_projection, trial_runs, tuner_search, write_experiment
 
-from tuner.backbones import resolve_backbone
-from tuner.experiment import BackboneSpec
-from tuner.feature_cache import FeatureCache
-from tuner.feature_files import write_part
+from tuner.experiment.schema import NetworkSpec
+from tuner.extraction.cache import FeatureCache
+from tuner.extraction.files import write_part
+from tuner.networks.resolution import resolve_network
 
 SIDE, WIDTH, CLASSES = 8, 512, 10
 CHUNK = 5000  # rows of a file of features
@@ -85,7 +85,7 @@ def fill_cache(
 ) -> None:
     """Write features as an extraction would have."""
     cache = FeatureCache(place)
-    backbone = resolve_backbone(BackboneSpec(**network), "float32", cache.backbones)
+    backbone = resolve_network(NetworkSpec(**network), "float32", cache.networks)
     assert backbone.width == samples.width, backbone
     folder = cache.folder(backbone)
     folder.mkdir(parents=True)
@@ -203,9 +203,9 @@ def artifact_bytes(folder: Path) -> dict[str, float]:
     sizes: Counter[str] = Counter()
     for file in (folder / "mlruns").rglob("*"):
         if file.is_file():
-            sizes["backbones" if "backbones" in file.parts else "rest"] += file.stat().st_size
+            sizes["networks" if "networks" in file.parts else "rest"] += file.stat().st_size
     sizes["database"] = (folder / "mlflow.db").stat().st_size
-    return {name: sizes[name] / 2**20 for name in ("backbones", "rest", "database")}
+    return {name: sizes[name] / 2**20 for name in ("networks", "rest", "database")}
 
 
 def pace(folder: Path) -> dict[str, float]:
@@ -236,7 +236,7 @@ def trials_part(bench: Bench, counts: Sequence[int], images: int, rounds: int) -
             *[spread(values(ones, key), ".2f") for key in ("first", "last")],
             spread([one["last"] / one["first"] for one in ones], ".2f"),
             *[spread(values(ones, key), ".2f") for key in ("first_trial", "last_trial")],
-            *[spread(values(ones, key), ".2f") for key in ("backbones", "rest")],
+            *[spread(values(ones, key), ".2f") for key in ("networks", "rest")],
             spread([one["rest"] / int(name) for one in ones], ".3f"),
             spread(values(ones, "database"), ".2f"),
         ]

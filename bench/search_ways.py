@@ -14,9 +14,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from trial_ways import CORES, METRICS, fit_sklearn, requirements, suggested
 
-from tuner.evaluation import Evaluation, evaluate, summarize_folds
-from tuner.network_table import NETWORKS
-from tuner.networks import NETWORK_FILES
+from tuner.evaluation.metrics import Evaluation, evaluate, summarize_folds
+from tuner.networks.embedded.files import NETWORK_FILES
+from tuner.networks.table import NETWORKS
 
 Given = Mapping[str, Any]
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -148,7 +148,7 @@ def seeds_way(given: Given) -> dict[str, Any]:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F
 
-    from tuner.featurizer import DeepImageFeaturizer
+    from tuner.models.featurizer import DeepImageFeaturizer
 
     spark = (
         SparkSession.builder.master(f"local[{CORES}]")

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tuner.evaluation import evaluate
+from tuner.evaluation.metrics import evaluate
 
 Point = Mapping[str, Any]
 CORES = 2

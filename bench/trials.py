@@ -23,7 +23,7 @@ from tuner_search import (
     write_experiment,
 )
 
-from tuner.experiment_file import read_yaml
+from tuner.experiment.file import read_yaml
 
 ATTEMPTS = 3  # MLflow's study sometimes ends with an error of its own: the other figures still count
 PEERS = {  # by the name in `trial_ways`: whether it is slow, and then measured on fewer rounds

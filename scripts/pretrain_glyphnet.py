@@ -21,7 +21,8 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import map_coordinates
 
-from tuner.networks import NETWORK_FILES, build_glyphnet
+from tuner.networks.embedded.files import NETWORK_FILES
+from tuner.networks.embedded.glyphnet import build_glyphnet
 
 SIDE = 32
 CANVAS = 64

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image, ImageDraw, ImageFont
 from pyspark.sql import SparkSession
-from searches import TrackingServer, tracking
 
-from tuner.sessions import DriverSession, driver_session
+from tests.helpers.searches import TrackingServer, tracking
+from tuner.spark.sessions import DriverSession, driver_session
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

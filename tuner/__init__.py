@@ -6,37 +6,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuner.batch_evaluation import ModelEvaluation, evaluate_model
-    from tuner.errors import InvalidInput, SearchError, TunerError
-    from tuner.experiment import Experiment
-    from tuner.experiment_file import read_experiment
-    from tuner.featurizer import DeepImageFeaturizer
-    from tuner.filling import fill_cache
-    from tuner.flavor import load_model
-    from tuner.promotion import promote
-    from tuner.resume import find_search
-    from tuner.scorer import Scorer
-    from tuner.search import SearchResult, run_search
-    from tuner.sql_functions import register_sql_function
+    from tuner.base.errors import InvalidInput, SearchError, TunerError
+    from tuner.experiment.file import read_experiment
+    from tuner.experiment.schema import Experiment
+    from tuner.models.featurizer import DeepImageFeaturizer
+    from tuner.models.loading import load_model
+    from tuner.models.scorer import Scorer
+    from tuner.registry.promotion import promote
+    from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
+    from tuner.serving.sql_function import register_sql_function
+    from tuner.trials.features import fill_cache
+    from tuner.trials.resume import find_search
+    from tuner.trials.search import SearchResult, run_search
 
 # Imported when first used: a server or a worker that needs one name does not wait for Spark and MLflow.
 _MODULES = {
-    "DeepImageFeaturizer": "tuner.featurizer",
-    "Experiment": "tuner.experiment",
-    "InvalidInput": "tuner.errors",
-    "ModelEvaluation": "tuner.batch_evaluation",
-    "Scorer": "tuner.scorer",
-    "SearchError": "tuner.errors",
-    "SearchResult": "tuner.search",
-    "TunerError": "tuner.errors",
-    "evaluate_model": "tuner.batch_evaluation",
-    "fill_cache": "tuner.filling",
-    "find_search": "tuner.resume",
-    "load_model": "tuner.flavor",
-    "promote": "tuner.promotion",
-    "read_experiment": "tuner.experiment_file",
-    "register_sql_function": "tuner.sql_functions",
-    "run_search": "tuner.search",
+    "DeepImageFeaturizer": "tuner.models.featurizer",
+    "Experiment": "tuner.experiment.schema",
+    "InvalidInput": "tuner.base.errors",
+    "ModelEvaluation": "tuner.serving.batch_evaluation",
+    "Scorer": "tuner.models.scorer",
+    "SearchError": "tuner.base.errors",
+    "SearchResult": "tuner.trials.search",
+    "TunerError": "tuner.base.errors",
+    "evaluate_model": "tuner.serving.batch_evaluation",
+    "fill_cache": "tuner.trials.features",
+    "find_search": "tuner.trials.resume",
+    "load_model": "tuner.models.loading",
+    "promote": "tuner.registry.promotion",
+    "read_experiment": "tuner.experiment.file",
+    "register_sql_function": "tuner.serving.sql_function",
+    "run_search": "tuner.trials.search",
 }
 
 __all__ = [

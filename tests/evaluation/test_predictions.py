@@ -1,0 +1,15 @@
+import numpy as np
+
+from tuner.evaluation.predictions import Scored, predictions_table
+
+
+def test_the_predictions_table_tells_each_image():
+    probability = np.array([[0.25, 0.75], [0.6, 0.4]])
+    table = predictions_table(Scored(["a.png", "b.png"], np.array([1.0, 1.0]), probability), ("cat", "dog"))
+    assert table.to_dict("list") == {
+        "path": ["a.png", "b.png"],
+        "label": ["dog", "dog"],
+        "prediction": ["dog", "cat"],
+        "probability": [0.75, 0.6],
+        "correct": [True, False],
+    }

@@ -1,0 +1,303 @@
+import ast
+import base64
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.models import Model
+from mlflow.pyfunc import PythonModel
+from mlflow.types.schema import DataType
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import DataFrame, SparkSession
+
+import tuner
+from tests.conftest import FinishedSearch
+from tests.helpers.models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files
+from tests.helpers.searches import tracking
+from tests.models.test_pipeline import LABELS, png
+from tuner.base.errors import ModelError
+from tuner.experiment.schema import NetworkSpec
+from tuner.models.featurizer import DeepImageFeaturizer
+from tuner.models.flavor import log_model, requirements
+from tuner.models.loading import check_model, fetch_model, load_model, read_example
+from tuner.models.pipeline import assemble
+from tuner.networks.resolution import resolve_network
+from tuner.networks.store import NetworkStore
+
+# Spark's modules cannot be imported here, as where they are not installed.
+WITHOUT_SPARK = """
+import json, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pyspark", "py4j"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import mlflow
+import pandas as pd
+
+asked = json.load(sys.stdin)
+model = mlflow.pyfunc.load_model(asked["model"])
+content = [None if image is None else bytes.fromhex(image) for image in asked["images"]]
+answer = model.predict(pd.DataFrame({"content": content}))
+example = model.predict(model.input_example)
+assert not {"pyspark", "py4j"} & {name.partition(".")[0] for name in sys.modules}
+print(json.dumps([answer.to_dict("records"), example.to_dict("records")]))
+"""
+
+FRESH = """
+import json, sys
+import mlflow
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+asked = json.load(sys.stdin)
+model = mlflow.spark.load_model(asked["model"])
+images = spark.createDataFrame([(bytes.fromhex(image),) for image in asked["images"]], "content binary")
+rows = model.transform(images.coalesce(1)).collect()
+print(json.dumps([[row.predicted_label, row.probability.toArray().tolist()] for row in rows]))
+"""
+
+
+def ask_fresh(code: str, model: Path, images: list[bytes | None]) -> list:
+    asked = {"model": str(model), "images": [None if image is None else image.hex() for image in images]}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(asked),
+        env=os.environ | {"PYSPARK_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_alike(answers: list[dict], rows: DataFrame) -> None:
+    """The answers without a JVM are those of the pipeline."""
+    rows = sorted(rows.collect(), key=lambda row: row.number)
+    assert [answer["prediction"] for answer in answers] == [row.predicted_label for row in rows]
+    for answer, row in zip(answers, rows, strict=True):
+        assert (answer["probability"] is None) == (row.probability is None) == (answer["error"] is not None)
+        if row.probability is not None:
+            np.testing.assert_allclose(answer["probability"], row.probability.toArray(), rtol=0, atol=1e-5)
+
+
+# The registered model
+
+
+def test_both_faces_of_the_registered_model_agree_and_one_needs_no_spark(
+    search_store: Path, spark: SparkSession, letters: Path
+) -> None:
+    names = ["A", "ñandú <b>", "o"]
+    images = [path.read_bytes() for name in names for path in letter_files(letters, name, 4)]
+    images += [*ODD_IMAGES.values(), *NO_IMAGES.values()]
+    folder = Path(mlflow.artifacts.download_artifacts(CHAMPION))
+    assert sum(part.stat().st_size for part in folder.rglob("*")) < 5 * 2**20
+    answers, example = ask_fresh(WITHOUT_SPARK, folder, images)
+    pipeline = mlflow.spark.load_model(CHAMPION)
+    assert_alike(answers, pipeline.transform(contents_frame(spark, images)))
+    assert {answer["prediction"] for answer in answers} == {*names, None}
+    assert sum(answer["error"] is None for answer in answers) == 12 + len(ODD_IMAGES)
+    assert example[0]["error"] is None
+
+
+def test_the_registered_model_describes_itself(search_store: Path) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(CHAMPION))
+    model = Model.load(folder)
+    assert {"spark", "python_function", "tuner"} == model.flavors.keys()
+    assert [(column.name, column.type) for column in model.signature.inputs] == [
+        ("content", DataType.binary)
+    ]
+    assert model.signature.outputs.input_names() == ["prediction", "probability", "error"]
+    assert [(param.name, param.default) for param in model.signature.params] == [("top_k", 0)]
+    example = model.load_input_example(str(folder))
+    assert example.columns.tolist() == ["content"]
+    assert example["content"].tolist() == [read_example(fetch_model(CHAMPION))]
+    serving = json.loads((folder / "serving_input_example.json").read_text())
+    assert base64.b64decode(serving["dataframe_split"]["data"][0][0]) == read_example(fetch_model(CHAMPION))
+    assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements()
+    assert not any(line.lower().startswith(("pyspark", "py4j")) for line in requirements())
+
+
+@pytest.mark.filterwarnings("ignore:.*validate_serving_input.*:FutureWarning")
+def test_the_serving_example_validates_as_mlflow_does_it(search_store: Path) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(CHAMPION))
+    example = (folder / "serving_input_example.json").read_text()
+    answer = mlflow.models.validate_serving_input(CHAMPION, example)
+    assert answer.loc[0, "prediction"] in ("A", "ñandú <b>", "o")
+
+
+def test_a_trial_s_model_finds_its_network_in_mlflow(
+    search_store: Path, finished_search: FinishedSearch, tmp_path: Path
+) -> None:
+    for run in finished_search.trials():
+        scorer = load_model(f"runs:/{run.info.run_id}/model")
+        probability, reasons = scorer.score([read_example(fetch_model(CHAMPION))])
+        assert reasons == [None]
+        assert probability.shape == (1, 3)
+    assert 1 <= len(list((tmp_path / ".tuner" / "networks").iterdir())) <= 2
+
+
+# Models that cannot be used
+
+
+class Echo(PythonModel):
+    def predict(self, context: object, model_input: list[str]) -> list[str]:
+        return model_input
+
+
+@pytest.mark.parametrize("read", [check_model, load_model, fetch_model])
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("models:/letters/99", "99"),
+        ("models:/letters@nobody", "nobody"),
+        ("models:/nothing@champion", "nothing"),
+        ("models:/letters", "letters"),
+        (f"runs:/{'0' * 32}/model", "0000"),
+        ("no/such/folder", "no/such/folder"),
+        ("gopher://x/y", "gopher"),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_sentence(search_store: Path, read, uri: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=rf"^The model {uri} cannot be loaded: .*{reason}.*\(give ") as it:
+        read(uri)
+    assert "\n" not in str(it.value)
+
+
+def test_a_model_of_another_tool_is_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "echo"
+    mlflow.pyfunc.save_model(folder, python_model=Echo(), pip_requirements=[])
+    for read in (check_model, load_model, fetch_model):
+        with pytest.raises(ModelError, match=r"was not made by a search of tuner: .*python_function\.$"):
+            read(str(folder))
+
+
+# Logged by hand
+
+
+@pytest.mark.long
+def test_a_logged_model_is_whole_and_scores_bytes_in_a_fresh_process(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gabornet = resolve_network(NetworkSpec(name="GaborNet"), "float32", NetworkStore(tmp_path / "networks"))
+    images = [png(level) for level in (5, 10, 200, 205)]
+    table = contents_frame(spark, images).selectExpr("*", "int(number / 2) as label")
+    featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="content", outputCol="features")
+    classifier = LogisticRegression(maxIter=5, regParam=0.01).fit(featurizer.transform(table))
+    pipeline = assemble(gabornet, classifier, LABELS)
+    folder, run_id = logged(pipeline, images[2], tmp_path, monkeypatch)
+
+    assert Model.load(folder).run_id == run_id
+    assert len(list(folder.rglob("*.keras"))) == 1
+    answer = ask_fresh(FRESH, folder, images)
+    expected = pipeline.transform(table.select("content")).collect()
+    assert [label for label, _ in answer] == ["dark", "dark", "light", "light"]
+    for (_, probability), row in zip(answer, expected, strict=True):
+        np.testing.assert_allclose(probability, row.probability.toArray(), rtol=1e-5)
+
+
+def logged(pipeline, example: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """Log a pipeline; give a copy of the model's folder, and the run's id."""
+    monkeypatch.chdir(folder)
+    staging = folder / "staging"
+    staging.mkdir()
+    with tracking(f"sqlite:///{folder / 'mlflow.db'}"):
+        with mlflow.start_run() as run:
+            info = log_model(run.info.run_id, pipeline, name="model", staging=staging, example=example)
+        copy = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(folder / "copy")))
+    assert list(staging.iterdir()) == []
+    return copy, run.info.run_id
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("images", "network", "preprocessing", "family"),
+    [
+        ("football", "mobilenet_pw12", "tf", "binomial"),
+        ("football", "squeezenet", "caffe", "multinomial"),
+        ("bangla_digits/images", "squeezenet", "caffe", "multinomial"),
+        ("bangla_digits/images", "mobilenet_pw12", "tf", "multinomial"),
+    ],
+)
+def test_both_faces_agree_on_real_images(
+    images: str,
+    network: str,
+    preprocessing: str,
+    family: str,
+    shared: Path,
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = NetworkSpec(
+        name=network,
+        file=shared / "weights" / f"{network}.keras",
+        input_size=(224, 224),
+        preprocessing=preprocessing,
+    )
+    backbone = resolve_network(spec, "float32", NetworkStore(tmp_path / "networks"))
+    files = sorted(path for path in (shared / "data" / images).glob("*/*") if path.is_file())
+    labels = sorted({path.parent.name for path in files})
+    contents = [path.read_bytes() for path in files]
+    frame = contents_frame(spark, contents).repartition(2).cache()
+    featurizer = DeepImageFeaturizer.from_network(backbone, inputCol="content", outputCol="features")
+    features = featurizer.transform(frame).select("number", "features").toPandas()
+    rows = [
+        (Vectors.dense(row.features.toArray()), float(labels.index(files[row.number].parent.name)))
+        for row in features.itertuples()
+    ]
+    table = spark.createDataFrame(rows, ["features", "label"]).coalesce(1)
+    classifier = LogisticRegression(maxIter=15, regParam=0.05, family=family).fit(table)
+    assert classifier.coefficientMatrix.numRows == (1 if family == "binomial" else len(labels))
+    pipeline = assemble(backbone, classifier, labels)
+    folder, _ = logged(pipeline, contents[0], tmp_path, monkeypatch)
+
+    answers, _ = ask_fresh(WITHOUT_SPARK, folder, contents)
+    assert_alike(answers, pipeline.transform(frame))
+    right = sum(a["prediction"] == path.parent.name for a, path in zip(answers, files, strict=True))
+    assert right / len(files) > 0.9
+    frame.unpersist()
+
+
+# What serving needs
+
+
+def imported(module: str, seen: set[str]) -> set[str]:
+    """The top-level names that a module of the package imports, with those of the package it needs."""
+    if module in seen:
+        return set()
+    seen.add(module)
+    source = Path(tuner.__file__).parent.joinpath(*module.split(".")[1:])
+    file = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    own = {name for name in names if name.startswith("tuner.")}
+    return {name.split(".")[0] for name in names} | {
+        name for inner in own for name in imported(inner, seen)
+    }
+
+
+def test_the_requirements_hold_all_that_serving_imports() -> None:
+    names = imported("tuner.models.scorer", set())
+    assert {"mlflow", "keras", "pydantic", "PIL"} <= names
+    assert "pyspark" not in names
+    stated = {line.split("==")[0].lower() for line in requirements()}
+    providers = {
+        name: {provider.lower() for provider in them} for name, them in packages_distributions().items()
+    }
+    missing = {name for name in names - {"tuner"} if name in providers and not providers[name] & stated}
+    assert missing == set()

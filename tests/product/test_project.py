@@ -1,0 +1,266 @@
+"""What stands around the package: its files agree with the code and with one another."""
+
+import ast
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from tuner.experiment.file import OVERRIDES, read_experiment
+from tuner.experiment.schema import Experiment, NetworkSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+ENTRY_POINTS = YAML(typ="safe").load(ROOT / "MLproject")["entry_points"]
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The cells of the Markdown table whose first column has this head."""
+    lines = text.split(f"| {head} |", 1)[1].splitlines()[2:]
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+# Experiments
+
+
+def test_the_experiments_are_there() -> None:
+    names = {"bengali_digits", "digits", "flowers17", "football"}
+    assert {path.stem for path in EXPERIMENTS} == names
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_is_valid_and_says_its_source(path: Path) -> None:
+    assert read_experiment(path).name == path.stem
+    assert "# Source" in path.read_text(encoding="utf-8")
+
+
+# MLproject
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_an_entry_point_types_and_passes_every_parameter(name: str) -> None:
+    entry = ENTRY_POINTS[name]
+    for parameter in entry["parameters"].values():
+        assert parameter["type"] == "string"
+        assert isinstance(parameter["default"], str)
+    passed = re.findall(r"--(\w+) \{(\w+)\}", entry["command"])
+    assert passed == [(parameter, parameter) for parameter in entry["parameters"]]
+
+
+def test_the_search_takes_the_experiment_and_every_override() -> None:
+    parameters = ENTRY_POINTS["main"]["parameters"]
+    assert set(parameters) == {"experiment", "resume", *OVERRIDES}
+    assert set(ENTRY_POINTS["features"]["parameters"]) < set(parameters)
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_the_command_line_takes_what_an_entry_point_passes(name: str) -> None:
+    subcommand = ENTRY_POINTS[name]["command"].split()[3]
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", subcommand, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(ENTRY_POINTS[name]["parameters"]) <= set(re.findall(r"--(\w+)", done.stdout))
+
+
+def test_mlflow_hands_values_over_as_they_were_given(tmp_path: Path) -> None:
+    """Empty values, spaces, quotes and other alphabets come through MLflow's shell."""
+    shutil.copy(ROOT / "MLproject", tmp_path)
+    shutil.copy(ROOT / "python_env.yaml", tmp_path)
+    (tmp_path / "tuner").mkdir()
+    (tmp_path / "tuner" / "__main__.py").write_text(
+        "import json, sys; json.dump(sys.argv[1:], open('given.json', 'w'))"
+    )
+    images = "/photos of '24/ফুল $HOME"
+    command = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local"]
+    binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        [*command, "-P", f"images={images}", "-P", "regParam=1e-4:1:log"],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": binaries, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/db"},
+    )
+    given = json.loads((tmp_path / "given.json").read_text())
+    options = dict(zip(given[1::2], given[2::2], strict=True))
+    assert given[0] == "search"
+    assert options.pop("--images") == images
+    assert options.pop("--regParam") == "1e-4:1:log"
+    assert set(options.values()) == {""}
+
+
+# README and CONTRIBUTING
+
+
+def test_every_make_command_that_is_written_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    assert {"search", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+    written = re.findall(r"(?:^|`)make ([a-z-]+)", CONTRIBUTING, re.MULTILINE)
+    assert set(written) <= targets
+
+
+def schema_keys() -> set[tuple[str, ...]]:
+    keys: set[tuple[str, ...]] = set()
+    for name, field in Experiment.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= {(name, inner) for inner in field.annotation.model_fields}
+        else:
+            keys.add((name,))
+    return keys
+
+
+def readme_keys() -> dict[tuple[str, ...], list[str]]:
+    """The rows of README's table of keys, by key: group and name."""
+    return {tuple(row[0].rstrip(" *").strip("`").split(".")): row for row in table(README, "key")}
+
+
+def test_readme_explains_every_key_of_an_experiment() -> None:
+    assert set(readme_keys()) == schema_keys()
+
+
+def test_readme_stars_the_keys_that_are_options() -> None:
+    starred = {key for key, row in readme_keys().items() if row[0].endswith("*")}
+    assert starred == set(OVERRIDES.values())
+
+
+def test_readme_states_the_defaults() -> None:
+    given: dict[str, Any] = {"name": "x", "images": "x", "search": {"backbone": "ResNet50"}}
+    stated = copy.deepcopy(given)
+    for (*groups, name), (_, default, _) in readme_keys().items():
+        if default.startswith("`"):
+            place = stated
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[name] = default.strip("`")
+    assert len(stated["search"]) > 10
+    assert Experiment.model_validate(stated) == Experiment.model_validate(given)
+
+
+def test_readme_explains_every_key_of_a_network() -> None:
+    rows = table(README, "key of a network")
+    assert {row[0].strip("`") for row in rows} == set(NetworkSpec.model_fields)
+
+
+# The floors
+
+
+def imported_modules(source: Path) -> set[str]:
+    """The modules of the package that this one imports, wherever in the file it does."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tuner"):
+            _, _, module = node.module.partition(".")
+            found |= {module} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("tuner.")]
+            found |= {name.removeprefix("tuner.") for name in names}
+    return {module.split(".")[0] for module in found}
+
+
+def modules() -> dict[str, list[Path]]:
+    """Each module of the package with its files; a folder counts as one."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((ROOT / "tuner").rglob("*.py")):
+        name = path.relative_to(ROOT / "tuner").parts[0].removesuffix(".py")
+        if not name.startswith("__"):
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def floors() -> dict[str, int]:
+    return {row[1].strip("`"): int(row[0]) for row in table(CONTRIBUTING, "floor")}
+
+
+def test_every_module_has_its_floor() -> None:
+    assert set(floors()) == set(modules())
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_module_imports_from_lower_floors_only(name: str) -> None:
+    floor = floors()
+    imported = {other for file in modules()[name] for other in imported_modules(file)} - {name}
+    assert {other for other in imported if other in floor and floor[other] >= floor[name]} == set()
+
+
+# Dependencies
+
+
+def pins(name: str) -> dict[str, Version]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {
+        canonicalize_name(requirement.name): Version(str(requirement.specifier).removeprefix("=="))
+        for requirement in requirements
+    }
+
+
+@pytest.mark.parametrize(
+    ("lock", "stated"),
+    [
+        ("requirements.lock", PYPROJECT["dependencies"]),
+        ("requirements-dev.lock", PYPROJECT["dependencies"]),
+        ("requirements-dev.lock", PYPROJECT["optional-dependencies"]["dev"]),
+    ],
+    ids=["requirements", "dev-requirements", "dev-tools"],
+)
+def test_a_lock_file_fits_pyproject(lock: str, stated: list[str]) -> None:
+    locked = pins(lock)
+    for requirement in map(Requirement, stated):
+        assert locked[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_both_lock_files_agree() -> None:
+    assert pins("requirements.lock").items() <= pins("requirements-dev.lock").items()
+
+
+def test_mlflow_environment_is_the_locked_one() -> None:
+    environment = YAML(typ="safe").load(ROOT / "python_env.yaml")
+    assert environment["dependencies"] == ["-r requirements.lock"]
+    assert environment["python"] in Requirement(f"python{PYPROJECT['requires-python']}").specifier
+
+
+# Java
+
+
+@pytest.mark.parametrize(
+    ("version", "enough"), [("1.8.0_392", False), ("11.0.2", False), ("17.0.9", True), ("25-ea", True)]
+)
+def test_setup_tells_an_old_java(tmp_path: Path, version: str, enough: bool) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2024-01-01' >&2\n")
+    java.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts" / "ensure_java.sh"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAVA_HOME": str(tmp_path)},
+    )
+    assert done.returncode == (0 if enough else 1)
+    assert done.stderr.count("\n") == (0 if enough else 1)
+    assert enough or str(tmp_path) in done.stderr

@@ -1,0 +1,166 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import FinishedSearch, tuner
+from tests.helpers.models import CHAMPION, ODD_IMAGES, as_png, embedded, random_head, scorer_of
+from tuner.base.errors import ModelError
+from tuner.cli.main import main
+from tuner.experiment.schema import NetworkSpec
+from tuner.models.scorer import LinearHead, Scorer
+from tuner.networks.files import import_keras
+from tuner.networks.resolution import resolve_network
+from tuner.networks.store import NetworkStore
+from tuner.serving.export import export_model
+
+SIDE = (24, 20)
+ODD_LABELS = ('it\'s "quoted"', "ñandú <b>", "[UNK]", "")
+# What TensorFlow decodes, in the network's own size: nothing is resized.
+EXACT = [as_png(np.random.default_rng(seed).integers(0, 256, (*SIDE, 3), np.uint8)) for seed in range(5)]
+
+
+def network(folder: Path, spatial: bool) -> Path:
+    """A small seeded network; with `spatial`, its output has four dimensions."""
+    keras = import_keras()
+    keras.utils.set_random_seed(3)
+    pixels = keras.Input((*SIDE, 3))
+    features = keras.layers.Conv2D(8, 3, activation="relu", strides=2)(pixels)
+    if not spatial:
+        features = keras.layers.GlobalMaxPooling2D()(features)
+    model = keras.Model(pixels, features)
+    file = folder / "network.keras"
+    model.save(file)
+    return file
+
+
+def small_scorer(folder: Path, mode: str, labels: tuple[str, ...], spatial: bool = False) -> Scorer:
+    file = network(folder, spatial)
+    spec = NetworkSpec(name="small", file=file, input_size=SIDE, preprocessing=mode)
+    backbone = resolve_network(spec, "float32", NetworkStore(folder / "store"))
+    # Features of pixels up to 255 are large: the classifier's margins shall not be.
+    head = random_head(len(labels), backbone.width)
+    scale = 100 if mode in ("none", "caffe") else 1
+    return Scorer(backbone, LinearHead(head.coefficients / scale, head.intercepts), labels)
+
+
+def keras_user(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What a user without tuner does with a `.keras` file."""
+    model = import_keras().saving.load_model(path)
+    return lambda pixels: {name: np.asarray(value) for name, value in model(pixels).items()}
+
+
+def tensorflow_user(path: Path) -> Callable[[list[bytes]], dict[str, Any]]:
+    import_keras()
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    return lambda contents: {
+        name: value.numpy() for name, value in signature(content=tf.constant(contents)).items()
+    }
+
+
+@pytest.mark.parametrize("mode", ["tf", "caffe", "torch", "unit", "none"])
+@pytest.mark.parametrize("labels", [("no", "yes"), ODD_LABELS], ids=["binomial", "multinomial"])
+def test_both_forms_answer_as_the_model_does(mode: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+    scorer = small_scorer(tmp_path, mode, labels, spatial=mode == "torch")
+    expected, _ = scorer.score(EXACT)
+    assert expected.std(axis=0).max() > 0.001
+    names = [labels[index] for index in expected.argmax(axis=1)]
+
+    done = export_model(scorer, tmp_path / "out" / "model.keras", "keras", EXACT)
+    assert (done.images, done.disagreements, done.unread) == (5, 0, 0)
+    assert done.difference < 1e-5
+    pixels = np.stack(
+        [np.random.default_rng(seed).integers(0, 256, (*SIDE, 3), np.uint8) for seed in range(5)]
+    )
+    answer = keras_user(done.path)(pixels.astype(np.float32))
+    assert [name.decode() for name in answer["prediction"].tolist()] == names
+    np.testing.assert_allclose(answer["probability"], expected, rtol=0, atol=1e-5)
+
+    done = export_model(scorer, tmp_path / "out" / "model", "savedmodel", EXACT)
+    assert (done.images, done.disagreements, done.unread) == (5, 0, 0)
+    answer = tensorflow_user(done.path)(EXACT)
+    assert [name.decode() for name in answer["prediction"].tolist()] == names
+    np.testing.assert_allclose(answer["probability"], expected, rtol=0, atol=1e-5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model", "model.keras"]
+
+
+def test_the_saved_model_reads_what_tensorflow_reads_and_the_rest_is_counted(tmp_path: Path) -> None:
+    scorer = scorer_of(embedded(tmp_path), ODD_LABELS)
+    foreign = {name for name in ODD_IMAGES if name.startswith("TIFF") or name == "WebP RGBA"}
+    turned = {name for name in ODD_IMAGES if name.startswith("EXIF")}
+    upright = [ODD_IMAGES[name] for name in ODD_IMAGES.keys() - turned]
+    done = export_model(scorer, tmp_path / "model", "savedmodel", [*upright, b"no image"])
+    assert done.unread == len(foreign) + 1
+    assert done.images == len(upright) - len(foreign)
+    assert done.disagreements == 0
+    assert 1e-5 < done.difference < 0.02  # TensorFlow resizes without rounding on the way
+    done = export_model(scorer, tmp_path / "again", "savedmodel", [ODD_IMAGES[name] for name in turned])
+    assert done.difference > 0.05  # it does not turn what EXIF says is turned
+
+
+def test_a_saved_model_as_network_is_refused(tmp_path: Path) -> None:
+    keras = import_keras()
+    model = keras.saving.load_model(network(tmp_path, spatial=False))
+    model.export(tmp_path / "folder", verbose=False)
+    spec = NetworkSpec(name="mine", file=tmp_path / "folder", input_size=SIDE, preprocessing="unit")
+    scorer = scorer_of(resolve_network(spec, "float32", NetworkStore(tmp_path / "store")), ODD_LABELS)
+    for form, name in (("keras", "m.keras"), ("savedmodel", "m")):
+        with pytest.raises(
+            ModelError, match=r"^The network mine is a SavedModel, .* save the network as a"
+        ):
+            export_model(scorer, tmp_path / name, form, EXACT)
+        assert not (tmp_path / name).exists()
+
+
+def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    scorer = scorer_of(embedded(tmp_path), ODD_LABELS)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ModelError, match=r"there exists already: remove it, or give another --to\.$"):
+        export_model(scorer, tmp_path / "there", "savedmodel", [])
+    with pytest.raises(
+        ModelError, match=r"^A Keras file must be called \*\.keras, and --to is .*model\.h5\.$"
+    ):
+        export_model(scorer, tmp_path / "model.h5", "keras", [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"cannot be written"):
+        export_model(scorer, tmp_path / "file" / "model.keras", "keras", [])
+
+
+def test_a_keras_file_that_differs_is_not_kept(tmp_path: Path) -> None:
+    """Its head is changed behind its back: the check must see it."""
+    scorer = scorer_of(embedded(tmp_path), ODD_LABELS)
+    honest = scorer.score
+    scorer.score = lambda contents: (honest(contents)[0] * 0.9, honest(contents)[1])  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"differs from the model by 0\.\d+ .* it was not kept\.$"):
+        export_model(scorer, tmp_path / "out" / "model.keras", "keras", EXACT)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.long
+def test_the_command_exports_and_says_how_it_compares(
+    finished_search: FinishedSearch, letters: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "letters.keras"
+    done = tuner(finished_search.folder, "export", CHAMPION, "--to", target, "--images", letters)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{target}: 61 image(s) compared with the model, 0 of another class")
+    assert done.stdout.strip().endswith("; 2 not compared, for they cannot be read")
+    assert target.stat().st_size < 5 * 2**20
+
+
+@pytest.mark.usefixtures("search_store")
+def test_the_command_ends_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tuner", "export", "models:/letters/77", "--to", "m.keras"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tuner: The model models:/letters/77 cannot be loaded")
+    assert len(error.strip().splitlines()) == 1

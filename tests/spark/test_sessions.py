@@ -1,0 +1,122 @@
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tuner.base.errors import SessionError, TrialError
+from tuner.spark.sessions import DriverSession, Endpoint, check_slots, connect_from_worker, driver_session
+
+
+def run(script: str, *, timeout: int = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process: sessions, and the mode that pyspark is in, last as long as one does."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | environment,
+    )
+
+
+def ask(endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
+    return run(
+        f"""
+        from tuner.spark.sessions import Endpoint, connect_from_worker
+        session = connect_from_worker(Endpoint({endpoint.host!r}, {endpoint.port}, {endpoint.token!r}))
+        print(session.range(5).count())
+        """
+    )
+
+
+def test_client_with_the_token_computes_on_the_drivers_cluster(driver: DriverSession):
+    assert ask(driver.endpoint).stdout.strip() == "5"
+
+
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_client_without_the_token_is_refused(driver: DriverSession, token: str):
+    answer = ask(Endpoint(driver.endpoint.host, driver.endpoint.port, token))
+    assert answer.returncode != 0
+    assert "TrialError" in answer.stderr
+    assert "refuses the token" in answer.stderr
+
+
+@pytest.mark.long
+def test_endpoint_that_does_not_answer_fails_in_seconds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPARK_CONNECT_MODE_ENABLED", "1")  # set by the call: undone with the test
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets the port
+        with pytest.raises(TrialError, match="does not answer"):
+            connect_from_worker(Endpoint("127.0.0.1", unused.getsockname()[1], "token"))
+
+
+def test_token_stands_nowhere_that_others_read(driver: DriverSession):
+    token = driver.endpoint.token
+    assert token not in repr(driver)
+    assert all(token not in value for _, value in driver.spark.sparkContext.getConf().getAll())
+    command_lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert any(b"SparkConnectPlugin" in line for line in command_lines)
+    assert not any(token.encode() in line for line in command_lines)
+
+
+def test_endpoint_listens_on_loopback_alone(driver: DriverSession):
+    other = socket.gethostbyname(socket.gethostname())
+    if other.startswith("127."):
+        other = "127.0.0.2"
+    with socket.socket() as client:
+        client.settimeout(5)
+        with pytest.raises(OSError):
+            client.connect((other, driver.endpoint.port))
+
+
+def test_local_mode_has_slots_for_trials_and_for_their_jobs(driver: DriverSession):
+    assert driver.slots == driver.cores + 2
+
+
+def test_parallelism_that_starves_mllib_is_refused():
+    with pytest.raises(SessionError, match="lower parallelism to 3"):
+        check_slots(4, 4, "master local[4]")
+    check_slots(5, 4, "master local[5]")
+
+
+def test_second_session_in_a_process_is_refused(driver: DriverSession):
+    with pytest.raises(SessionError, match="already running"), driver_session("two", 1):
+        pass
+
+
+def test_starving_master_and_port_in_use_are_refused_before_anything_runs():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        answer = run(
+            f"""
+            from tuner.base.errors import SessionError
+            from tuner.spark.sessions import driver_session
+            for arguments in ({{"master": "local[2]"}}, {{"port": {taken.getsockname()[1]}}}):
+                try:
+                    with driver_session("refused", 2, **arguments):
+                        pass
+                except SessionError as error:
+                    print(error)
+            """
+        )
+    starved, port = answer.stdout.splitlines()
+    assert "lower parallelism to 1" in starved
+    assert "is in use" in port
+    assert "--connect-port" in port
+
+
+def test_missing_java_is_one_sentence(tmp_path: Path):
+    answer = run(
+        """
+        from tuner.spark.sessions import driver_session
+        with driver_session("no-java", 1):
+            pass
+        """,
+        PATH=str(tmp_path),
+        JAVA_HOME=str(tmp_path),
+    )
+    assert "SessionError: Spark needs Java 17 or newer" in answer.stderr

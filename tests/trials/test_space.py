@@ -1,0 +1,143 @@
+import math
+
+import numpy as np
+import pytest
+from hyperopt import STATUS_OK, Trials, fmin
+from hyperopt.base import JOB_STATE_DONE, Domain
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.experiment.schema import SearchSettings
+from tuner.trials.space import (
+    NUMBER,
+    TrialParams,
+    document_of,
+    hyperopt_space,
+    point_of,
+    without_repeats,
+)
+
+
+def propose(search: SearchSettings, evaluations: int) -> tuple[list[dict], Trials]:
+    """Run hyperopt itself on the space; the loss is arbitrary and depends on every parameter."""
+    points: list[dict] = []
+
+    def objective(point: dict) -> dict:
+        points.append(point)
+        return {"loss": math.sin(point["regParam"] * 9) + point["maxIter"] / 7, "status": STATUS_OK}
+
+    trials = Trials()
+    fmin(
+        objective,
+        hyperopt_space(search),
+        algo=without_repeats(search),
+        max_evals=evaluations,
+        trials=trials,
+        rstate=np.random.default_rng(0),
+        show_progressbar=False,
+        verbose=False,
+        return_argmin=False,
+    )
+    return points, trials
+
+
+def within(value: float, low: float, high: float) -> bool:
+    return low <= value <= high or math.isclose(value, low) or math.isclose(value, high)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    low=st.floats(1e-6, 1),
+    width=st.floats(0.01, 10),
+    iterations=st.tuples(st.integers(0, 20), st.integers(1, 30)),
+    algorithm=st.sampled_from(["tpe", "random", "anneal"]),
+)
+def test_points_are_values_within_their_ranges(low, width, iterations, algorithm):
+    search = SearchSettings(
+        backbone="GlyphNet,GaborNet",
+        regParam=f"{low!r}:{low + width!r}",
+        elasticNetParam="0,0.5,1",
+        maxIter=f"{iterations[0]}:{sum(iterations)}",
+        algorithm=algorithm,
+    )
+    points, trials = propose(search, 6)
+    for number, (point, document) in enumerate(zip(points, trials.trials, strict=True), start=1):
+        assert point[NUMBER] == number
+        assert point["backbone"] in {"GlyphNet", "GaborNet"}
+        assert within(point["regParam"], low, low + width)
+        assert point["elasticNetParam"] in {0, 0.5, 1}
+        assert isinstance(point["maxIter"], int)
+        assert iterations[0] <= point["maxIter"] <= sum(iterations)
+        assert TrialParams.from_point(point_of(document, search)) == TrialParams.from_point(point)
+
+
+def test_fixed_values_are_not_searched():
+    search = SearchSettings(backbone="VGG16", regParam="0.05", elasticNetParam="0.3", maxIter="15")
+    points, _ = propose(search, 1)
+    assert TrialParams.from_point(points[0]) == TrialParams("VGG16", 0.05, 0.3, 15)
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "anneal"])
+def test_no_set_is_proposed_twice_and_an_exhausted_space_ends_the_search(algorithm):
+    search = SearchSettings(
+        backbone="VGG16,VGG19",
+        regParam="0.1,0.2",
+        elasticNetParam="0",
+        maxIter="1:3",
+        algorithm=algorithm,
+    )
+    points, _ = propose(search, 40)
+    assert len({TrialParams.from_point(point) for point in points}) == len(points) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "anneal"])
+def test_same_seed_gives_the_same_points(algorithm):
+    first, same, other = (
+        propose(SearchSettings(backbone="VGG16,VGG19", algorithm=algorithm, seed=seed), 25)[0]
+        for seed in (3, 3, 4)
+    )
+    assert first == same
+    assert first != other
+
+
+@pytest.mark.parametrize("space", ["1e-3:1:log", "0.05,0.1", "0.05"])
+def test_a_document_gives_back_the_parameters_that_it_was_made_of(space):
+    search = SearchSettings(backbone="VGG16,VGG19", regParam=space, maxIter="5,15")
+    params = TrialParams("VGG19", 0.05, 0.25, 15)
+    document = document_of(7, 3, params, search)
+    assert document["tid"] == 7
+    assert point_of(document, search)[NUMBER] == 3
+    assert TrialParams.from_point(point_of(document, search)) == params
+
+
+def test_points_come_first_and_once():
+    point = {"backbone": "VGG19", "regParam": 0.05, "elasticNetParam": 0.3, "maxIter": 15}
+    search = SearchSettings(backbone="VGG16,VGG19", points=[point, point | {"maxIter": 5}, point])
+    points, _ = propose(search, 6)
+    assert [TrialParams.from_point(point).maxIter for point in points[:2]] == [15, 5]
+    assert len({TrialParams.from_point(point) for point in points}) == 6
+
+
+def test_numbers_close_the_gaps_that_lost_trials_left():
+    search = SearchSettings(backbone="VGG16,VGG19")
+    trials = Trials()
+    finished = [document_of(0, 1, TrialParams("VGG16", 0.1, 0, 5), search)]
+    finished.append(document_of(1, 3, TrialParams("VGG16", 0.2, 0, 5), search))
+    for document in finished:
+        document |= {"state": JOB_STATE_DONE, "result": {"status": STATUS_OK, "loss": 1.0}}
+    trials.insert_trial_docs(finished)
+    trials.refresh()
+    domain = Domain(lambda _: 0.0, hyperopt_space(search))
+    proposed = without_repeats(search)([2, 3], domain, trials, 0)
+    assert [point_of(document, search)[NUMBER] for document in proposed] == [2, 4]
+
+
+def test_a_resumed_search_proposes_what_it_would_have_proposed():
+    search = SearchSettings(backbone="VGG16,VGG19", algorithm="random")
+    points, trials = propose(search, 9)
+    resumed = Trials()
+    resumed.insert_trial_docs(trials.trials[:4])
+    resumed.refresh()
+    domain = Domain(lambda _: 0.0, hyperopt_space(search))
+    (next_one,) = without_repeats(search)([4], domain, resumed, 0)
+    assert TrialParams.from_point(point_of(next_one, search)) == TrialParams.from_point(points[4])

@@ -1,0 +1,43 @@
+import pytest
+
+from tuner.classifiers.parameters import TrialParams
+from tuner.experiment.schema import Experiment, SearchSettings, Split
+from tuner.tracking.results import TrialResult
+from tuner.trials.winner import choose
+
+
+def result(trial: int, accuracy: float, error: float = 0.02, **params) -> TrialResult:
+    values = {"backbone": "VGG16", "regParam": 0.01, "elasticNetParam": 0.5, "maxIter": 10} | params
+    metrics = {"accuracy": accuracy, "accuracy_std_error": error}
+    return TrialResult(trial, TrialParams(**values), f"{trial:03d}-vgg16", metrics=metrics)
+
+
+def experiment(select: str) -> Experiment:
+    search = SearchSettings(backbone="VGG16", select=select)
+    return Experiment(name="e", images="i", search=search, split=Split(validation="cv:5"))
+
+
+RESULTS = [
+    result(1, 0.90, regParam=5.0),
+    result(2, 0.96, regParam=0.1),
+    result(3, 0.97),
+    result(4, 0.97, regParam=0.2),
+    result(5, 0.951, regParam=0.3, elasticNetParam=0.9),
+]
+
+
+def test_best_trial_wins_and_of_equals_the_earlier():
+    assert choose(RESULTS, experiment("best")).trial == 3
+
+
+def test_simplest_within_one_standard_error_of_the_best_wins():
+    assert choose(RESULTS, experiment("one-standard-error")).trial == 5
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [({"elasticNetParam": 0.7}, 2), ({"maxIter": 5}, 2), ({"maxIter": 20}, 1), ({}, 1)],
+)
+def test_ties_of_regparam_go_to_the_sparser_then_the_shorter_then_the_earlier(other: dict, expected: int):
+    results = [result(1, 0.9), result(2, 0.9, **other)]
+    assert choose(results, experiment("one-standard-error")).trial == expected

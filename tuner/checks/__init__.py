@@ -1,0 +1,1 @@
+"""What is checked before a search counts on it: a cluster's workers."""

@@ -1,0 +1,1 @@
+"""Classifiers: their parameters, and the values that these may take."""

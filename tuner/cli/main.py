@@ -1,0 +1,221 @@
+"""The command line: `tuner search | features | evaluate`, with the words of the experiment file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tuner.base.errors import InvalidInput, TunerError
+from tuner.base.interrupts import Interrupted
+from tuner.classifiers.parameters import described
+from tuner.cli import models as cli_models
+from tuner.cli.registry import app as registry_app
+from tuner.experiment.file import experiment_of, read_experiment
+from tuner.networks.table import check_names
+
+if TYPE_CHECKING:
+    from tuner.trials.search import SearchResult
+
+# TensorFlow greets every process with lines about its CPU; workers inherit this.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(registry_app)
+app.add_typer(cli_models.app)
+console = Console(highlight=False)
+
+_DEFAULT = "experiments/digits.yaml"
+_FILE = typer.Option("--experiment", help="The experiment file (YAML).")
+_MASTER = typer.Option("--master", help="A Spark master URL; empty: this machine.")
+
+
+def _option(name: str, text: str) -> typer.models.OptionInfo:
+    return typer.Option(f"--{name}", help=f"{text}; empty: as in the file.", show_default=False)
+
+
+Images = Annotated[
+    str, _option("images", "A folder of class folders, a Parquet, table:NAME or builtin:digits")
+]
+Backbones = Annotated[str, _option("backbone", "Networks, by name: InceptionV3,ResNet50")]
+Precision = Annotated[str, _option("precision", "float32 or bfloat16")]
+Cache = Annotated[str, _option("cache", "The folder of the feature cache")]
+
+
+@app.command()
+def search(
+    experiment: Annotated[
+        str,
+        typer.Option(help="The experiment file (YAML); empty: digits, or the search's own with --resume."),
+    ] = "",
+    resume: Annotated[str, typer.Option(help="Go on with a search: its run's id, or last.")] = "",
+    images: Images = "",
+    backbone: Backbones = "",
+    regParam: Annotated[str, _option("regParam", "0.1, a list 0.1,0.3 or a range 1e-4:1:log")] = "",
+    elasticNetParam: Annotated[str, _option("elasticNetParam", "0.5, a list or a range 0:1")] = "",
+    maxIter: Annotated[str, _option("maxIter", "15, a list or a range 5:30")] = "",
+    max_evals: Annotated[str, _option("max_evals", "How many trials")] = "",
+    parallelism: Annotated[str, _option("parallelism", "How many trials at once")] = "",
+    seed: Annotated[str, _option("seed", "The seed of splits and proposals")] = "",
+    validation: Annotated[str, _option("validation", "holdout or cv:5")] = "",
+    algorithm: Annotated[str, _option("algorithm", "tpe, random or anneal")] = "",
+    metric: Annotated[str, _option("metric", "What trials are ranked by")] = "",
+    select: Annotated[str, _option("select", "best or one-standard-error")] = "",
+    deterministic: Annotated[str, _option("deterministic", "true: the same trials at any timing")] = "",
+    timeout: Annotated[str, _option("timeout", "Seconds for the trials")] = "",
+    trial_timeout: Annotated[str, _option("trial_timeout", "Seconds for one trial")] = "",
+    early_stop: Annotated[str, _option("early_stop", "Stop after so many trials without gain")] = "",
+    precision: Precision = "",
+    cache: Cache = "",
+    master: Annotated[str, _MASTER] = "",
+    connect_port: Annotated[int, typer.Option(help="The Spark Connect port; 0: a free one.")] = 0,
+) -> None:
+    """Search for the best model, log every trial to MLflow and register the winner."""
+    overrides: dict[str, str | None] = {
+        "images": images,
+        "backbone": backbone,
+        "regParam": regParam,
+        "elasticNetParam": elasticNetParam,
+        "maxIter": maxIter,
+        "max_evals": max_evals,
+        "parallelism": parallelism,
+        "seed": seed,
+        "validation": validation,
+        "algorithm": algorithm,
+        "metric": metric,
+        "select": select,
+        "deterministic": deterministic,
+        "timeout": timeout,
+        "trial_timeout": trial_timeout,
+        "early_stop": early_stop,
+        "precision": precision,
+        "cache": cache,
+    }
+    if resume:
+        _resume(resume, experiment, overrides, master, connect_port)
+        return
+    read = read_experiment(Path(experiment or _DEFAULT), overrides)
+    check_names(read)
+    from tuner.spark.launch import (
+        launch_spark,  # now that the file is known to be good: imports take seconds
+    )
+    from tuner.spark.worker_daemon import FOR_TRIALS
+
+    launch = launch_spark(
+        f"tuner {read.name}",
+        read.search.parallelism,
+        master=master or None,
+        port=connect_port,
+        preload=FOR_TRIALS,
+    )
+    from tuner.trials.search import run_search  # while Spark starts
+
+    _show(run_search(read, launch=launch, console=console))
+
+
+def _resume(
+    which: str, experiment: str, overrides: dict[str, str | None], master: str, connect_port: int
+) -> None:
+    """Go on with a search, by its own experiment unless a file is given."""
+    given = read_experiment(Path(experiment), overrides) if experiment else None
+    from tuner.tracking.store import open_tracking
+    from tuner.trials.resume import find_search
+    from tuner.trials.search import run_search
+
+    earlier = find_search(which, open_tracking(given.name).experiment_id if given else None)
+    if given is None:
+        where = f"The experiment of the search {earlier.run_id}"
+        given = experiment_of(earlier.experiment.to_yaml_dict(), where, overrides)
+    _show(
+        run_search(given, resume=earlier, master=master or None, connect_port=connect_port, console=console)
+    )
+
+
+@app.command()
+def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
+    """Send trials to MLflow that a search could not log, for its server was gone."""
+    from tuner.tracking.unsent import push as push_unsent
+
+    sent, searches = push_unsent(folder)
+    console.print(f"{sent} trials sent")
+    for run_id in searches:
+        console.print(f"Resume the search with: tuner search --resume {run_id}", soft_wrap=True)
+
+
+@app.command()
+def features(
+    experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
+    images: Images = "",
+    backbone: Backbones = "",
+    precision: Precision = "",
+    cache: Cache = "",
+    master: Annotated[str, _MASTER] = "",
+) -> None:
+    """Fill the feature cache, so that a search starts at once."""
+    overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
+    read = read_experiment(experiment, overrides)
+    from tuner.trials.features import fill_cache
+
+    extracted = fill_cache(read, master=master or None, console=console)
+    console.print(f"{extracted} images extracted")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")],
+    images: Annotated[str, typer.Option(help="Labelled images: a folder of class folders, a Parquet, …")],
+    master: Annotated[str, _MASTER] = "",
+) -> None:
+    """Evaluate a logged or registered model on labelled images."""
+    from tuner.serving.batch_evaluation import evaluate_model
+
+    done = evaluate_model(model, images, master=master or None, console=console)
+    for name, value in done.evaluation.metrics.items():
+        console.print(f"{name:>18}  {value:.4f}")
+    if len(done.quarantine):
+        console.print(f"{len(done.quarantine)} images left out: see quarantine.csv")
+    console.print(f"MLflow run {done.run_id}", soft_wrap=True)
+
+
+def _show(result: SearchResult) -> None:
+    winner = result.winner
+    version = winner.version
+    console.print()
+    console.print(
+        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.values)}",
+        soft_wrap=True,
+    )
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())
+    console.print(f"test     {shown}", soft_wrap=True)
+    console.print(
+        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
+        f"{version.uri}",
+        soft_wrap=True,
+    )
+    console.print(f"run      {result.run_id} ({result.extracted} images extracted)", soft_wrap=True)
+    for note in version.notes:
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; what cannot work is one sentence and exit code 2, a failed search 1."""
+    try:
+        app()
+    except TunerError as error:
+        _say(f"tuner: {error}", error)
+        sys.exit(2 if isinstance(error, InvalidInput) else 1)
+    except Interrupted as stopped:
+        _say("tuner: stopped.", stopped)
+        sys.exit(128 + stopped.signum)
+
+
+def _say(text: str, error: BaseException) -> None:
+    """Write a message and the notes of an error, or of what caused it, to standard error."""
+    screen = Console(stderr=True, highlight=False)
+    notes = [*getattr(error, "__notes__", []), *getattr(error.__cause__, "__notes__", [])]
+    for line in [text, *notes]:
+        screen.print(line, markup=False, soft_wrap=True)

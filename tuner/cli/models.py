@@ -1,0 +1,58 @@
+"""The command line of models, without Spark: `tuner predict | export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+app = typer.Typer()
+
+Model = Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")]
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top_k: Annotated[int, typer.Option(help="List so many of the likeliest classes, too.")] = 0,
+    output: Annotated[Literal["csv", "json"], typer.Option(help="How to write the rows.")] = "csv",
+) -> None:
+    """Predict the classes of image files; the rows go to standard output."""
+    from tuner.serving.prediction import predict_files
+
+    console = Console(stderr=True, highlight=False)
+    unread = predict_files(model, images, top_k=top_k, output=output, out=sys.stdout, console=console)
+    if unread:
+        console.print(f"{unread} file(s) cannot be read as images: see the column error")
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Path, typer.Option(help="The .keras file or the folder to make.")],
+    form: Annotated[
+        Literal["keras", "savedmodel"], typer.Option("--format", help="What to write.")
+    ] = "keras",
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Image files or folders to compare the export on.")
+    ] = None,
+) -> None:
+    """Write a model as one Keras file, or as a TensorFlow SavedModel that takes image bytes."""
+    from tuner.models.loading import fetch_model, read_example
+    from tuner.models.scorer import Scorer
+    from tuner.serving.export import export_model
+    from tuner.serving.prediction import sample_files
+
+    folder = fetch_model(model)
+    sample = [read_example(folder), *sample_files(images or [])]
+    done = export_model(Scorer.load(folder), to, form, sample)
+    Console(highlight=False).print(
+        f"{done.path}: {done.images} image(s) compared with the model, {done.disagreements} of another "
+        f"class, probabilities differ by {done.difference:.2g} at most"
+        + (f"; {done.unread} not compared, for they cannot be read" if done.unread else ""),
+        soft_wrap=True,
+    )

@@ -1,0 +1,155 @@
+"""The commands on registered models: `tuner promote | rollback | registry`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from tuner.registry.contest import Contest
+
+app = typer.Typer()
+console = Console(highlight=False)
+
+_LOG_WIDTH = 200  # of tables in a file or a pipe
+_METRICS = ("accuracy", "f1", "logLoss")
+
+Name = Annotated[str, typer.Argument(help="The registered model's name.", show_default=False)]
+Why = Annotated[str, typer.Option("--why", help="A reason to keep with the version.", show_default=False)]
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[
+        str, typer.Option(help="The challenger: a version's number or alias.")
+    ] = "challenger",
+    images: Annotated[
+        str,
+        typer.Option(help="Where the champion's test images are now; empty: where its search found them."),
+    ] = "",
+    experiment: Annotated[
+        Path | None,
+        typer.Option(help="A file with the gate to use; default: that of the challenger's search."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move even if the gate says no.")] = False,
+    why: Why = "",
+    master: Annotated[str, typer.Option(help="A Spark master URL; empty: this machine.")] = "",
+) -> None:
+    """Compare a challenger with the champion on the champion's test images; move the alias if it passes.
+
+    The exit code is 0 if it moved, 1 if the gate kept it from moving.
+    """
+    from tuner.registry.promotion import promote as run_promotion  # Spark and MLflow take seconds
+
+    done = run_promotion(
+        name,
+        version=version,
+        images=images or None,
+        experiment=experiment,
+        force=force,
+        why=why or None,
+        master=master or None,
+    )
+    if done.contest is not None:
+        _show_contest(done.contest)
+    for note in done.version.notes:
+        _say(note)
+    number, stage = done.version.version, done.version.stage
+    if done.decision is not None:
+        _say(f"gate       {'passed' if done.decision.passed else 'not passed'}: {done.decision}")
+    _say(
+        f"{name} version {number} is now {done.version.alias}, stage {stage}: {done.version.uri}"
+        if done.promoted
+        else f"{name} version {number} was not promoted (--force overrides the gate)"
+    )
+    if done.run_id is not None:
+        _say(f"report     MLflow run {done.run_id}")
+    if not done.promoted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(
+    name: Name,
+    alias: Annotated[str, typer.Option(help="The alias to give back.")] = "champion",
+    why: Why = "",
+) -> None:
+    """Give the alias and the stage back to the champion before."""
+    from tuner.registry.versions import roll_back
+    from tuner.tracking.store import open_registry
+
+    done = roll_back(open_registry(), name, alias=alias, why=why or "rolled back by hand")
+    for note in done.notes:
+        _say(note)
+    _say(f"{name} version {done.version} is {done.alias} again, stage {done.stage}: {done.uri}")
+
+
+@app.command()
+def registry(
+    name: Annotated[str, typer.Argument(help="A registered model; empty: all.", show_default=False)] = "",
+) -> None:
+    """List registered versions with stage, alias, test metrics and the digest of their data."""
+    from tuner.registry.versions import list_versions
+    from tuner.tracking.store import open_registry
+
+    versions = list_versions(open_registry(), name or None)
+    if not versions:
+        _say("There are no registered models yet: tuner search registers one.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("model", "version", "stage", "alias", "backbone"):
+        table.add_column(column)
+    for column in _METRICS:
+        table.add_column(column, justify="right")
+    table.add_column("data")
+    for version in versions:
+        table.add_row(*map(Text, _row(version)))
+    # A file or a pipe has no width of its own, and cut digests are of no use there.
+    (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
+
+
+def _row(version: ModelVersion) -> list[str]:
+    from tuner.tracking.names import DATA_DIGEST
+
+    tags = version.tags
+    return [
+        version.name,
+        str(version.version),
+        version.current_stage or "None",
+        ", ".join(version.aliases),
+        tags.get("backbone", ""),
+        *[tags.get(f"test_{metric}", "") for metric in _METRICS],
+        tags.get(DATA_DIGEST, ""),
+    ]
+
+
+def _show_contest(contest: Contest) -> None:
+    comparison = contest.comparison
+    before, after = comparison.champion.metrics, comparison.challenger.metrics
+    low, high = comparison.interval
+    _say(f"images     {comparison.images} test images of version {contest.champion}, the champion")
+    for note in contest.notes:
+        _say(f"           {note}")
+    for metric in dict.fromkeys(("accuracy", comparison.metric)):
+        _say(
+            f"{metric:<10} version {contest.champion} {before[metric]:.4f}, "
+            f"version {contest.challenger} {after[metric]:.4f}"
+        )
+    _say(f"gain       {comparison.gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}")
+    _say(
+        f"differ     on {len(comparison.disagreements)} images; right alone: champion "
+        f"{comparison.champion_only}, challenger {comparison.challenger_only}; "
+        f"McNemar's exact test p = {comparison.p_value:.3g}"
+    )
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,245 @@
+"""Two models on the same images: how far they differ, what of it is chance, and what the gate says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from tuner.base.choices import Metric, gain_of
+from tuner.base.errors import ModelError, TrialError
+from tuner.evaluation.metrics import EPSILON, Evaluation, evaluate
+from tuner.experiment.schema import Gate
+
+_RESAMPLES = 10_000
+_SLOW_RESAMPLES = 300  # of a metric that is not a mean over images
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A champion and a challenger on the same n labelled images.
+
+    Attributes
+    ----------
+    champion, challenger
+        What each is worth on them.
+    metric
+        What they are compared by.
+    gain
+        By how much the challenger is better in it, whichever way is better; negative if worse.
+    interval
+        The 95 % bootstrap interval of `gain`: images drawn again, the same ones for both models.
+    champion_only, challenger_only
+        How many images one of them gets right and the other does not.
+    p_value
+        McNemar's exact test, two-sided: how likely such counts, or less even ones, are between models
+        that are right equally often.
+    recall_change
+        By class, the challenger's recall less the champion's; classes without images are left out.
+    disagreements
+        The images that the models call differently: `path`, `label`, `champion`, `challenger`.
+    """
+
+    champion: Evaluation
+    challenger: Evaluation
+    metric: Metric
+    gain: float
+    interval: tuple[float, float]
+    champion_only: int
+    challenger_only: int
+    p_value: float
+    recall_change: dict[str, float]
+    disagreements: pd.DataFrame
+
+    @property
+    def images(self) -> int:
+        """How many images were compared."""
+        return int(self.champion.confusion.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return {
+            "images": self.images,
+            "metric": self.metric,
+            "champion": self.champion.metrics,
+            "challenger": self.challenger.metrics,
+            "gain": self.gain,
+            "interval_95": list(self.interval),
+            "disagreements": len(self.disagreements),
+            "champion_only_correct": self.champion_only,
+            "challenger_only_correct": self.challenger_only,
+            "mcnemar_p": self.p_value,
+            "recall_change": self.recall_change,
+        }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says; `reasons` are the sentences that explain it."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons)
+
+
+def compare(
+    path: Sequence[str],
+    label_index: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    labels: Sequence[str],
+    *,
+    metric: Metric = "accuracy",
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models' probabilities on the same images.
+
+    Parameters
+    ----------
+    path
+        The n images.
+    label_index
+        Their true classes as whole numbers in [0, k), of shape (n,).
+    champion, challenger
+        Floats of shape (n, k).
+    labels
+        The k class names.
+    metric
+        What to compare them by.
+    seed
+        Decides the bootstrap's draws.
+
+    Raises
+    ------
+    ModelError
+        The metric is not defined on these images, or a probability is not a number.
+
+    References
+    ----------
+    McNemar, Psychometrika 12 (1947), in its exact form; Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 13 (percentile interval).
+    """
+    truth = np.asarray(label_index).astype(np.int64)
+    try:
+        before, after = (evaluate(truth, scores, labels) for scores in (champion, challenger))
+    except TrialError as error:
+        raise ModelError(f"The models cannot be compared: {error}") from error
+    if metric not in before.metrics:
+        raise ModelError(
+            f"The metric {metric} is not defined on the {len(truth)} images that the models are compared "
+            "on: set gate.metric to another one."
+        )
+    said = champion.argmax(axis=1), challenger.argmax(axis=1)
+    right = said[0] == truth, said[1] == truth
+    champion_only, challenger_only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    gain = _gain_function(truth, champion, challenger, labels, metric)
+    return Comparison(
+        champion=before,
+        challenger=after,
+        metric=metric,
+        gain=gain_of(metric, before.metrics[metric], after.metrics[metric]),
+        interval=_bootstrap(gain[0], len(truth), gain[1], seed),
+        champion_only=champion_only,
+        challenger_only=challenger_only,
+        p_value=mcnemar(champion_only, challenger_only),
+        recall_change=_recall_change(before, after),
+        disagreements=_disagreements(path, truth, *said, labels),
+    )
+
+
+def mcnemar(champion_only: int, challenger_only: int) -> float:
+    """McNemar's exact test, two-sided, of the counts of images that one model alone gets right."""
+    total = champion_only + challenger_only
+    return float(binomtest(challenger_only, total, 0.5).pvalue) if total else 1.0
+
+
+def _gain_function(
+    truth: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    labels: Sequence[str],
+    metric: Metric,
+) -> tuple[Callable[[np.ndarray], float], int]:
+    """The gain on drawn images, by their numbers, and how often it may be asked for."""
+    rows = np.arange(len(truth))
+    if metric in ("accuracy", "weightedRecall", "logLoss"):  # means over images
+        if metric == "logLoss":
+            scores = [np.log(np.clip(p[rows, truth], EPSILON, 1 - EPSILON)) for p in (champion, challenger)]
+        else:
+            scores = [(p.argmax(axis=1) == truth).astype(float) for p in (champion, challenger)]
+        difference = scores[1] - scores[0]
+        return lambda drawn: float(difference[drawn].mean()), _RESAMPLES
+
+    def gain(drawn: np.ndarray) -> float:
+        values = [
+            evaluate(truth[drawn], p[drawn], labels).metrics.get(metric, math.nan)
+            for p in (champion, challenger)
+        ]
+        return gain_of(metric, *values)
+
+    return gain, _SLOW_RESAMPLES
+
+
+def _bootstrap(
+    statistic: Callable[[np.ndarray], float], images: int, resamples: int, seed: int
+) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    values = [statistic(generator.integers(0, images, images)) for _ in range(resamples)]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _recall_change(before: Evaluation, after: Evaluation) -> dict[str, float]:
+    totals = before.confusion.sum(axis=1)
+    return {
+        label: float((after.confusion[i, i] - before.confusion[i, i]) / totals[i])
+        for i, label in enumerate(before.labels)
+        if totals[i]
+    }
+
+
+def _disagreements(
+    path: Sequence[str],
+    truth: np.ndarray,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    labels: Sequence[str],
+) -> pd.DataFrame:
+    names = np.array(labels, dtype=object)
+    named = {"label": names[truth], "champion": names[champion], "challenger": names[challenger]}
+    table = pd.DataFrame({"path": list(path), **named})
+    return table[champion != challenger].reset_index(drop=True)
+
+
+def decide(gate: Gate, comparison: Comparison) -> Decision:
+    """Say whether the challenger takes the champion's place.
+
+    It does if it is better in the metric, by `min_gain` at least, and no class's recall falls by more
+    than `max_regression_per_class`. A model that is only as good is not worth a move.
+    """
+    metric, gain = comparison.metric, comparison.gain
+    values = " instead of ".join(
+        f"{evaluation.metrics[metric]:.4f}" for evaluation in (comparison.challenger, comparison.champion)
+    )
+    found = f"{metric} {values} on {comparison.images} images"
+    failures = []
+    if gain <= _ROUNDING:
+        failures.append(f"no better: {found}")
+    elif gain < gate.min_gain - _ROUNDING:
+        failures.append(f"the gain of {gain:.4f} is below min_gain {gate.min_gain:g}: {found}")
+    limit = gate.max_regression_per_class
+    if limit is not None:
+        failures += [
+            f"the recall of {label} falls by {-change:.4f}, more than {limit:g}"
+            for label, change in comparison.recall_change.items()
+            if -change > limit + _ROUNDING
+        ]
+    return Decision(not failures, tuple(failures) or (f"better: {found}",))

@@ -1,0 +1,131 @@
+"""Experiment files (YAML) and the options that override them → a checked experiment, or one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tuner.base.errors import ExperimentError
+from tuner.classifiers.parameters import PARAMETERS
+from tuner.classifiers.space import shown
+from tuner.experiment.schema import Experiment
+
+# The options of the command line, by their place in the file.
+OVERRIDES: Mapping[str, tuple[str, ...]] = {
+    "images": ("images",),
+    "cache": ("cache",),
+    "precision": ("precision",),
+    "validation": ("split", "validation"),
+    "backbone": ("search", "backbone"),
+    **{
+        name: ("search", name)
+        for name in (
+            *PARAMETERS,
+            "max_evals",
+            "parallelism",
+            "timeout",
+            "trial_timeout",
+            "early_stop",
+            "seed",
+            "algorithm",
+            "metric",
+            "select",
+            "deterministic",
+        )
+    },
+}
+
+
+def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None:
+    for option, value in overrides.items():
+        if value is None or value == "":  # empty means: as in the file
+            continue
+        *groups, key = OVERRIDES[option]
+        place = data
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[key] = _keep_described(value, place.get(key)) if option == "backbone" else value
+
+
+def _keep_described(names: str, listed: object) -> list[Any]:
+    """Names given as an option keep what the file says of the networks of those names."""
+    described = {
+        item["name"]: item
+        for item in (listed if isinstance(listed, list) else [])
+        if isinstance(item, dict) and isinstance(item.get("name"), str)
+    }
+    return [described.get(name.strip(), name.strip()) for name in names.split(",")]
+
+
+_PROBLEMS = 5  # as many are told at once
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    problems = []
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"])
+        match detail["type"]:
+            case "extra_forbidden":
+                problems.append(f"the key {place} is unknown")
+            case "missing":
+                problems.append(f"the key {place} is missing")
+            case "value_error":
+                text = str(detail["ctx"]["error"])
+                problems.append(f"{place}: {text}" if place else text)
+            case _:
+                said = detail["msg"][:1].lower() + detail["msg"][1:]  # names keep their case
+                problems.append(f"{place} is {shown(detail['input'])}: {said}")
+    more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
+    return f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}."
+
+
+def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = None) -> Experiment:
+    """Read an experiment file and apply the options given for this search.
+
+    Parameters
+    ----------
+    path
+        A YAML 1.2 file (so `1e-4` is a number and `5:30` is not one).
+    overrides
+        Options by their names in `OVERRIDES`, as text; None and "" mean: as in the file.
+
+    Raises
+    ------
+    ExperimentError
+        The file is missing, is not YAML, or says something that cannot work; one sentence.
+    """
+    return experiment_of(read_yaml(path), str(path), overrides)
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain data of a YAML 1.2 file; errors as `read_experiment`."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExperimentError(f"There is no experiment file {path}: check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"The experiment file {path} cannot be read: {error}.") from error
+    except (YAMLError, RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
+        reason = " ".join(str(error).split())
+        raise ExperimentError(f"The experiment file {path} is not valid YAML: {reason}.") from error
+
+
+def experiment_of(data: Any, where: str, overrides: Mapping[str, str | None] | None = None) -> Experiment:
+    """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
+    if not isinstance(data, dict):
+        raise ExperimentError(f"{where} must hold keys and values, such as name:.")
+    for group in ("split", "search", "registry", "gate"):
+        if data.get(group) is None:
+            data.pop(group, None)
+        elif not isinstance(data[group], dict):
+            raise ExperimentError(f"{where}: {group} must hold keys and values.")
+    _override(data, overrides or {})
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        raise ExperimentError(_sentence(error, where)) from None

@@ -1,0 +1,272 @@
+"""From images to index, cached features, quarantine and split. Runs on the driver."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from tuner.base.errors import CacheError, ImageSourceError
+from tuner.experiment.schema import Experiment
+from tuner.extraction.cache import FeatureCache, refuse_bad_images
+from tuner.extraction.progress import extraction_progress
+from tuner.images.files import read_file
+from tuner.images.index import contents, index_images
+from tuner.images.sources import ImageSet, read_images
+from tuner.images.splits import split_images
+from tuner.networks.resolution import Network, recall_network, resolve_network
+from tuner.spark.sessions import DriverSession
+from tuner.spark.settings import is_local
+from tuner.spark.worker_daemon import FOR_EXTRACTION, start_workers
+from tuner.tracking.store import Tracking, local_artifacts
+
+_CONFLICT = "label conflict"
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """The images of an experiment, with the features of every network in the cache.
+
+    `index` has one row a usable image: path, label, label_index, digest, bytes, part.
+    `quarantine` has one row an image left out: path, label, reason.
+    """
+
+    images: ImageSet
+    index: pd.DataFrame
+    quarantine: pd.DataFrame
+    networks: Mapping[str, Network]
+    extracted: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names; their positions are the label indices."""
+        return self.images.labels
+
+    @property
+    def digest(self) -> str:
+        """What stands for these images, their labels and their split."""
+        return data_digest(self.index)
+
+    def rows(self, part: str) -> pd.DataFrame:
+        """The images of one part: `train`, `validation`, `fold-…` or `test`."""
+        return self.index[self.index["part"] == part]
+
+
+def data_digest(rows: pd.DataFrame) -> str:
+    """Give 16 hex digits for images, labels and parts; paths and order do not matter."""
+    content = rows[["digest", "label", "part"]].sort_values(["digest", "label"])
+    return hashlib.sha256(content.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def _split(index: pd.DataFrame, experiment: Experiment) -> pd.Series:
+    split = experiment.split
+    return split_images(index, split.test, split.validation, split.validation_ratio, experiment.search.seed)
+
+
+def extract_features(
+    session: DriverSession,
+    cache: FeatureCache,
+    network: Network,
+    images: ImageSet,
+    index: pd.DataFrame,
+    console: Console,
+    *,
+    fail_on_bad_image: bool = False,
+) -> int:
+    """Extract what the cache misses, with a progress bar; gives the number of images extracted."""
+    damaged = cache.remove_damaged(network)
+    if damaged:
+        console.print(
+            f"{network.name}: {damaged} file(s) of the feature cache were damaged and are removed; their "
+            "images are extracted again",
+            markup=False,
+            soft_wrap=True,
+        )
+    missing = cache.missing(network, list(index["digest"]))
+    if not missing:
+        console.print(
+            f"{network.name}: features of {index['digest'].nunique()} images are cached", markup=False
+        )
+        return 0
+    tasks = min(session.cores, len(missing))
+    with extraction_progress(console, network.name, len(missing)) as on_progress:
+        done = cache.extract(
+            session.spark,
+            network,
+            images,
+            index,
+            tasks=tasks,
+            threads=max(1, session.cores // tasks),
+            on_progress=on_progress,
+            on_wait=lambda: console.print(
+                f"{network.name}: waiting for another process to extract", markup=False
+            ),
+            fail_on_bad_image=fail_on_bad_image,
+        )
+    return done.extracted
+
+
+def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
+    """Open the experiment's feature cache.
+
+    Raises
+    ------
+    CacheError
+        It cannot be written, or lies among MLflow's artifacts.
+    """
+    artifacts = local_artifacts(store)
+    if artifacts and experiment.cache.resolve().is_relative_to(artifacts):
+        raise CacheError(
+            f"The cache {experiment.cache} lies among MLflow's artifacts, in {artifacts}: choose another "
+            "folder with cache."
+        )
+    return FeatureCache(experiment.cache)
+
+
+def is_filled(cache: FeatureCache, experiment: Experiment) -> bool:
+    """Whether there are features of each of the networks, be it of other images."""
+    return _all_filled(cache, _recalled(cache, experiment))
+
+
+def _recalled(cache: FeatureCache, experiment: Experiment) -> list[Network | None]:
+    """The networks that were resolved before; a network of one's own is read whole to know it."""
+    asked = experiment.search.backbone
+    return [recall_network(spec, experiment.precision, cache.networks) for spec in asked]
+
+
+def _all_filled(cache: FeatureCache, recalled: Sequence[Network | None]) -> bool:
+    return all(network and cache.folder(network).exists() for network in recalled)
+
+
+def prepare_images(
+    session: DriverSession, experiment: Experiment, cache: FeatureCache, console: Console
+) -> PreparedImages:
+    """Read, index, extract, quarantine and split the images of an experiment.
+
+    Out of the search, and in the quarantine, are images that cannot be read or decoded, and those whose
+    copies stand in several classes.
+
+    Raises
+    ------
+    ImageSourceError, NetworkError, CacheError
+        What is wrong with the images, the networks or the cache, in one sentence; as early as it shows.
+    """
+    images = read_images(session.spark, experiment.images)
+    networks = _networks(session, experiment, cache)
+    index = index_images(images)
+    for note in images.notes:
+        console.print(note, markup=False)
+    fail = experiment.on_bad_image == "fail"
+    # What is wrong is said before the first image is decoded, as far as it shows.
+    _split(_usable(mark_conflicts(index), images, fail), experiment)
+    extracted = 0
+    for network in networks.values():
+        extracted += extract_features(
+            session, cache, network, images, index[index["error"].isna()], console, fail_on_bad_image=fail
+        )
+    outcome = mark_conflicts(_outcome(index, cache, networks))
+    good = _usable(outcome, images, fail)
+    quarantine = outcome[outcome["error"].notna()][["path", "label", "error"]].rename(
+        columns={"error": "reason"}
+    )
+    _report(quarantine, len(outcome), console)
+    return PreparedImages(
+        images=images,
+        index=good.assign(part=_split(good, experiment)).reset_index(drop=True),
+        quarantine=quarantine.reset_index(drop=True),
+        networks=networks,
+        extracted=extracted,
+    )
+
+
+def _networks(session: DriverSession, experiment: Experiment, cache: FeatureCache) -> dict[str, Network]:
+    """Resolve the networks; where one has no features yet, the workers that extract start meanwhile."""
+    recalled = _recalled(cache, experiment)
+    context = session.spark.sparkContext
+    if is_local(context) and not _all_filled(cache, recalled):
+        start_workers(context, session.cores, FOR_EXTRACTION)
+    found = (
+        known or resolve_network(spec, experiment.precision, cache.networks)
+        for known, spec in zip(recalled, experiment.search.backbone, strict=True)
+    )
+    return {network.name: network for network in found}
+
+
+def _outcome(index: pd.DataFrame, cache: FeatureCache, networks: Mapping[str, Network]) -> pd.DataFrame:
+    """The index with the reason, if any, why an image could not be read or decoded."""
+    reasons: dict[str, str] = {}
+    for network in networks.values():
+        known = cache.known(network)
+        bad = known[known["error"].notna()]
+        reasons |= dict(zip(bad["digest"], bad["error"], strict=True))
+    decoded = index["digest"].map(reasons)
+    return index.assign(error=index["error"].where(index["error"].notna(), decoded))
+
+
+def mark_conflicts(outcome: pd.DataFrame) -> pd.DataFrame:
+    """Give usable images that stand in several classes their reason: nobody can tell which class is right.
+
+    Takes and gives an index (`label`, `digest`, `bytes`, `error`); an empty file is no image of any class.
+    """
+    usable = outcome[outcome["error"].isna() & (outcome["bytes"] > 0)]
+    pairs = usable[["digest", "label"]].drop_duplicates()
+    shared = pairs[pairs.duplicated("digest", keep=False)]
+    classes = shared.groupby("digest")["label"].agg(set).to_dict()
+    rows = usable[usable["digest"].isin(classes)]
+    error = outcome["error"].astype(object)
+    error.loc[rows.index] = [
+        f"{_CONFLICT}: also in {', '.join(sorted(classes[digest] - {label}))}"
+        for digest, label in zip(rows["digest"], rows["label"], strict=True)
+    ]
+    return outcome.assign(error=error)
+
+
+def _usable(outcome: pd.DataFrame, images: ImageSet, fail: bool) -> pd.DataFrame:
+    """The rows without an error; every class must have some and, with `fail`, no row may be left out."""
+    bad = outcome[outcome["error"].notna()]
+    if fail:
+        first = bad.head(1)  # by path, as the index is sorted
+        refuse_bad_images(first.drop(columns="error"), first)
+    good = outcome.drop(bad.index)
+    for label in images.labels:
+        if label not in set(good["label"]):
+            rows = bad[bad["label"] == label]
+            path, reason = rows.iloc[0][["path", "error"]]
+            raise ImageSourceError(
+                f"None of the {len(rows)} image(s) of the class {label} can be used (the first, {path}: "
+                f"{reason}): add images or remove the class."
+            )
+    return good.drop(columns="error")
+
+
+def _report(quarantine: pd.DataFrame, total: int, console: Console) -> None:
+    if len(quarantine):
+        console.print(f"{len(quarantine)} of {total} images cannot be used: see quarantine.csv")
+    conflicts = int(quarantine["reason"].str.startswith(f"{_CONFLICT}: ").sum())
+    if conflicts:
+        console.print(
+            f"{conflicts} of them are in conflict over their label: copies of one image stand in several "
+            "classes, so all of them are left out",
+            soft_wrap=True,
+        )
+
+
+def first_image(prepared: PreparedImages) -> bytes:
+    """The bytes of the smallest training image, as an example of what the model reads."""
+    smallest = prepared.index.sort_values(["bytes", "path"]).head(1)
+    if prepared.images.listing is not None:  # files of a folder, which this process sees
+        content, _ = read_file(smallest["path"].iloc[0])
+        if content is not None:
+            return content
+    row = contents(prepared.images, smallest, partitions=1).first()
+    assert row is not None
+    return bytes(row["content"])
+
+
+def weights_files(prepared: PreparedImages) -> list[Path]:
+    """The networks' files, to be stored once with the search."""
+    return [Path(network.file) for network in prepared.networks.values()]

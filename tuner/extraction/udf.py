@@ -1,0 +1,62 @@
+"""Images → features on Spark's workers: what the transformer and the feature cache share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyspark import SparkFiles
+from pyspark.sql import SparkSession
+from pyspark.sql.pandas.functions import arrow_udf
+from pyspark.sql.utils import is_remote
+
+from tuner.base.machine import machine_cores
+from tuner.networks.inference import Read, featurize
+from tuner.networks.resolution import Network, load_network
+from tuner.spark.settings import is_local
+
+
+def worker_threads(spark: SparkSession) -> int:
+    """TensorFlow's threads in one Python worker, so that workers × threads = cores."""
+    context = spark.sparkContext
+    if is_local(context):
+        return max(1, machine_cores() // context.defaultParallelism)
+    return int(context.getConf().get("spark.task.cpus", "1"))  # the cores that a task's slot stands for
+
+
+def ship_network(spark: SparkSession, network: Network) -> None:
+    """Send the network's file to the executors of a cluster; local workers read the driver's."""
+    if not is_remote() and not is_local(spark.sparkContext):
+        spark.sparkContext.addFile(network.file)
+
+
+def shipped_file(network: Network) -> Path:
+    """The network's file on a worker: the driver's own where it is visible, else what was shipped."""
+    file = Path(network.file)
+    return file if file.exists() else Path(SparkFiles.get(file.name))
+
+
+def featurize_udf(
+    network: Network, read: Read, *, batch_size: int, threads: int, nulls: Any | None = None
+) -> Any:
+    """Make the column function: images → a struct of `features` and `error`, of which one is null.
+
+    `nulls` is an accumulator of the images that gave no features.
+    """
+
+    def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        compute = load_network(network, shipped_file(network), threads)
+        for batch in batches:
+            images = (value.as_py() for value in batch)
+            rows = list(featurize(images, read, compute, batch_size))
+            if nulls is not None:
+                nulls.add(sum(features is None for features, _ in rows))
+            features = pa.array([features for features, _ in rows], pa.list_(pa.float32()))
+            errors = pa.array([error for _, error in rows], pa.string())
+            yield pa.StructArray.from_arrays([features, errors], ["features", "error"])
+
+    # Said to be nondeterministic, Spark neither repeats it for each use nor moves filters below it.
+    function: Any = arrow_udf(run, "features array<float>, error string")  # type: ignore[call-overload]
+    return function.asNondeterministic()

@@ -1,0 +1,74 @@
+"""A logged or registered model, fetched and opened without Spark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from tuner.base.columns import CONTENT
+from tuner.base.errors import ModelError
+from tuner.base.wording import first_line
+from tuner.models.scorer import Scorer
+
+FLAVOR = "tuner"  # in MLflow's description of a model: that a search made it
+
+
+def check_model(model_uri: str) -> None:
+    """Refuse a model that a search did not log.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or another tool made it.
+    """
+    try:
+        flavors = mlflow.models.get_model_info(model_uri).flavors
+    except (MlflowException, OSError) as error:
+        raise _not_loaded(model_uri, error) from error
+    if FLAVOR not in flavors:
+        raise ModelError(
+            f"The model {model_uri} was not made by a search of tuner: its flavors are "
+            f"{', '.join(flavors)}."
+        )
+
+
+def load_model(model_uri: str) -> Scorer:
+    """Load a model without Spark, to score image files in this process.
+
+    Parameters
+    ----------
+    model_uri
+        `models:/<name>@<alias>`, `models:/<name>/<version>`, `runs:/<run id>/model` or a folder.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or another tool made it.
+    """
+    return Scorer.load(fetch_model(model_uri))
+
+
+def fetch_model(model_uri: str) -> Path:
+    """Bring a model's folder to this machine; parameters and errors as of `load_model`."""
+    check_model(model_uri)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(model_uri))
+    except (MlflowException, OSError) as error:
+        raise _not_loaded(model_uri, error) from error
+
+
+def read_example(folder: Path) -> bytes:
+    """The image file in a model's folder, an example of its input."""
+    example: Any = Model.load(folder).load_input_example(str(folder))
+    return bytes(example[CONTENT][0])
+
+
+def _not_loaded(model_uri: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"The model {model_uri} cannot be loaded: {first_line(error)} (give models:/<name>@<alias>, "
+        "models:/<name>/<version> or runs:/<run id>/model)."
+    )

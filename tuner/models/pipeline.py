@@ -1,0 +1,81 @@
+"""The MLlib pipeline: made of a trial's parameters, on classic Spark or on Connect, and loaded again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from pyspark.ml import PipelineModel
+from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+
+from tuner.base.columns import CONTENT, FEATURES, LABEL_INDEX, PREDICTED_LABEL, PREDICTION, PROBABILITY
+from tuner.base.errors import ModelError
+from tuner.classifiers.parameters import TrialParams
+from tuner.models.class_names import ClassNames
+from tuner.models.featurizer import DeepImageFeaturizer
+from tuner.models.loading import check_model
+from tuner.networks.resolution import Network
+from tuner.tracking.store import reason
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+REASON = "_reason"  # the column that says why an image could not be decoded; null where it could
+_BLOCK_MB = 64.0  # rows that MLlib multiplies at once; its default is 1
+
+
+def fit_classifier(table: DataFrame, params: TrialParams) -> LogisticRegressionModel:
+    """Fit MLlib's `LogisticRegression` on a table of `features` and `label_index`."""
+    classifier = LogisticRegression(
+        featuresCol=FEATURES,
+        labelCol=LABEL_INDEX,
+        predictionCol=PREDICTION,
+        probabilityCol=PROBABILITY,
+        **params.values,
+        maxBlockSizeInMB=_BLOCK_MB,
+    )
+    return classifier.fit(table)
+
+
+def assemble(
+    network: Network, model: LogisticRegressionModel, labels: Sequence[str], **params: Any
+) -> PipelineModel:
+    """Put together the whole model: image bytes → features → prediction and probability → class name.
+
+    `params` are further ones of the `DeepImageFeaturizer`, such as `embedWeights`.
+    """
+    featurizer = DeepImageFeaturizer.from_network(
+        network, inputCol=CONTENT, outputCol=FEATURES, handleInvalid="keep", **params
+    )
+    names = ClassNames(
+        predictionCol=PREDICTION,
+        probabilityCol=PROBABILITY,
+        outputCol=PREDICTED_LABEL,
+        labels=list(labels),
+    )
+    return PipelineModel([featurizer, model, names])
+
+
+def load_pipeline(model_uri: str) -> tuple[PipelineModel, Sequence[str]]:
+    """Load a model that a search logged, with its class names in the order of their indices.
+
+    Its answers have the column `REASON` beside those of the pipeline.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or another tool made it.
+    """
+    check_model(model_uri)
+    try:
+        pipeline = mlflow.spark.load_model(model_uri)
+    except (MlflowException, OSError) as error:
+        raise ModelError(f"The model {model_uri} cannot be loaded: {reason(error)}.") from error
+    if isinstance(pipeline, PipelineModel) and len(pipeline.stages) == 3:
+        featurizer, _, names = pipeline.stages
+        if isinstance(featurizer, DeepImageFeaturizer) and isinstance(names, ClassNames):
+            featurizer.set(featurizer.errorCol, REASON)
+            return pipeline, names.getLabels()
+    raise ModelError(f"The model {model_uri} was not made by a search of tuner: it has other stages.")

@@ -1,0 +1,147 @@
+"""Networks of the table, built by Keras with ImageNet's weights, random ones or those of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import socket
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.base.errors import NetworkError
+from tuner.base.wording import first_sentence
+from tuner.networks.embedded.glyphnet import build_glyphnet
+from tuner.networks.files import import_keras
+
+DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+
+
+def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
+    """Build a network of `keras.applications`; Keras downloads its weights once.
+
+    Returns
+    -------
+    keras.Model
+        ``(n, height, width, 3)`` → ``(n, features)``: without the top, average-pooled.
+
+    Raises
+    ------
+    NetworkError
+        Keras does not allow the input size, or the weights cannot be downloaded: the message names
+        the file and where to put it.
+    """
+    with _bounded_waits():
+        return _build(name, input_size, "imagenet")
+
+
+def build_with_random_weights(name: str, input_size: tuple[int, int], seed: int) -> Any:
+    """Build a network with its own initializers; the same seed gives the same weights.
+
+    Raises
+    ------
+    NetworkError
+        Keras does not allow the input size or the seed.
+    """
+    if name == "GlyphNet":
+        import_keras()
+        return build_glyphnet(seed)
+    with _seeded(seed):
+        return _build(name, input_size, None)
+
+
+def build_with_weights_of(name: str, input_size: tuple[int, int], file: Path) -> Any:
+    """Build a network and load its weights from a ``.h5``, ``.weights.h5`` or ``.keras`` file.
+
+    Raises
+    ------
+    NetworkError
+        Keras does not allow the input size, or the file is of another architecture.
+    """
+    network = build_with_random_weights(name, input_size, seed=0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of parts of what it then refuses
+            network.load_weights(file)
+    except Exception as error:  # a file from outside can fail in any way
+        raise NetworkError(
+            f"The weights file {file} is not of {name} without its top (include_top=False): "
+            f"{first_sentence(error)}."
+        ) from error
+    return network
+
+
+def network_digest(network: Any, name: str, input_size: tuple[int, int]) -> str:
+    """Return sha256 hex of what a network of the table computes, the same on any day and machine.
+
+    Not of its file, which holds the date, and names that count all layers of the process.
+    """
+    keras = import_keras()
+    layers = [type(layer).__name__ for layer in network.layers]
+    digest = hashlib.sha256(json.dumps([name, input_size, layers]).encode())
+    for weight in network.weights:
+        values = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{values.dtype.str}{values.shape}".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def _build(name: str, input_size: tuple[int, int], weights: str | None) -> Any:
+    builder = getattr(import_keras().applications, name)
+    try:
+        return builder(include_top=False, weights=weights, input_shape=(*input_size, 3), pooling="avg")
+    except Exception as error:  # Keras raises a plain Exception when a download fails
+        download = _failed_download(error)
+        if download is not None:
+            origin, target = download
+            raise NetworkError(
+                f"The ImageNet weights of {name} could not be downloaded "
+                f"({str(error).rpartition(' -- ')[2]}): get {origin} where there is a network, and "
+                f"put it into {target.parent} as {target.name}."
+            ) from error
+        raise NetworkError(
+            f"{name} cannot be built for images of {input_size[0]} x {input_size[1]} pixels: "
+            f"{first_sentence(error)}."
+        ) from error
+
+
+def _failed_download(error: BaseException) -> tuple[str, Path] | None:
+    """Return the URL and the local file that Keras was after, if a download failed.
+
+    Keras's message has the URL alone, and the file is not always named like it (NASNet), so both
+    are read off the frame of `keras.utils.get_file`; there is no public way to ask for them.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "get_file":
+            return frame.f_locals["origin"], Path(frame.f_locals["download_target"])
+    return None
+
+
+@contextmanager
+def _bounded_waits() -> Iterator[None]:
+    """Keras downloads without a timeout of its own, and would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the initializers of Keras, and leave the generators of the process as they were."""
+    keras = import_keras()
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        keras.utils.set_random_seed(seed)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,58 @@
+"""Images → features within one process, in batches, with a reason for each image left out; no Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from tuner.base.errors import ImageError
+from tuner.images.decoding import load_input, resize, struct_to_image
+from tuner.images.preprocessing import preprocess
+from tuner.networks.files import FeatureFunction
+from tuner.networks.resolution import Network
+
+BATCH_SIZE = 16  # of the first batch, half of 32 or more is memory that is touched for the first time
+
+Read = Callable[[Any], np.ndarray]
+Outcome = tuple[np.ndarray | None, str | None]  # what an image gave, or the reason why it gave nothing
+
+
+def content_reader(network: Network) -> Read:
+    """Bytes of a file → float32 of shape (height, width, 3), ready for the network."""
+    return lambda content: load_input(content, network.input_size, network.preprocessing)
+
+
+def struct_reader(network: Network) -> Read:
+    """A row of Spark's image struct → the same."""
+    size, mode = network.input_size, network.preprocessing
+    return lambda struct: preprocess(resize(struct_to_image(struct), size), mode)
+
+
+def featurize(
+    images: Iterable[Any],
+    read: Read,
+    compute: FeatureFunction,
+    batch_size: int,
+    apply: Callable[[Callable[[Any], Outcome], Iterable[Any]], Iterable[Outcome]] = map,
+) -> Iterator[Outcome]:
+    """Give (features, None), or (None, reason) where an image cannot be read, for each image in order.
+
+    Features are float32 of shape (width,). `apply` reads a batch's images: `map`, or that of a pool of
+    threads, for Pillow decodes outside Python's lock.
+    """
+
+    def outcome(image: Any) -> Outcome:
+        try:
+            return read(image), None
+        except ImageError as error:
+            return None, str(error)
+
+    remaining = iter(images)
+    # Each is decoded as it is read: of large files one is held, not a batch.
+    while outcomes := list(apply(outcome, islice(remaining, batch_size))):
+        arrays = [array for array, _ in outcomes if array is not None]
+        features = iter(compute(np.stack(arrays))) if arrays else iter(())
+        yield from ((None, reason) if reason else (next(features), None) for _, reason in outcomes)

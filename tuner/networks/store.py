@@ -1,0 +1,151 @@
+"""The store of networks: their files, named by their digests, and what each was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tuner.base.errors import CacheError, NetworkError
+from tuner.base.files import DEFAULT_CACHE, write_aside
+from tuner.base.wording import first_line
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """What the store remembers of a network: its digest, its file's name there, its width."""
+
+    digest: str
+    file: str
+    width: int
+
+
+class NetworkStore:
+    """The networks under one feature cache.
+
+    Safe for several processes: files are written aside and renamed, and a network is made once.
+
+    Parameters
+    ----------
+    cache
+        The feature cache's folder; the store is its folder `networks`, made when it is written to.
+    """
+
+    def __init__(self, cache: Path = DEFAULT_CACHE) -> None:
+        self.folder = cache / "networks"
+
+    def path(self, stored: StoredNetwork) -> Path:
+        """Where a network's file lies."""
+        return (self.folder / stored.file).absolute()
+
+    def recall(self, wanted: Mapping[str, Any]) -> StoredNetwork | None:
+        """Find what was made of this before, unless its file is gone.
+
+        Raises
+        ------
+        CacheError
+            The store cannot be read.
+        """
+        try:
+            stored = StoredNetwork(**json.loads(self._record(wanted).read_text(encoding="utf-8"))["stored"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        return stored if self.path(stored).is_file() else None
+
+    def make_once(self, wanted: Mapping[str, Any], make: Callable[[], StoredNetwork]) -> StoredNetwork:
+        """Make a network and remember it; a second search that wants it waits, and then finds it made.
+
+        Raises
+        ------
+        CacheError
+            The store cannot be written.
+        """
+        record = self._record(wanted)
+        with self._writing():
+            record.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "making.lock"):
+                stored = self.recall(wanted)
+                if stored is None:
+                    stored = make()
+                    text = json.dumps({"wanted": dict(wanted), "stored": asdict(stored)}, indent=1)
+                    write_aside(record, lambda aside: aside.write_text(text, encoding="utf-8"))
+                return stored
+
+    def keep(self, digest: str, suffix: str, width: int, write: Callable[[Path], object]) -> StoredNetwork:
+        """Store a network's file, which `write` writes to the path that it is given."""
+        stored = StoredNetwork(digest, f"{digest}{suffix}", width)
+        write_aside(self.folder / stored.file, write)
+        return stored
+
+    def locate(self, name: str, digest: str, carried: Path | None, uri: str | None) -> Path:
+        """Find the network of a saved model by its digest.
+
+        Parameters
+        ----------
+        name, digest
+            Of the network; the file is called after the digest.
+        carried
+            The file beside the saved model, if it has one.
+        uri
+            Where MLflow has the file, if it does; what is fetched from there is stored.
+
+        Raises
+        ------
+        NetworkError
+            It is in none of these places, or cannot be fetched.
+        CacheError
+            The store cannot be written.
+        """
+        if carried is not None and carried.exists():
+            return carried
+        stored = next(self.folder.glob(f"{digest}.*"), None)
+        if stored is not None:
+            return stored
+        if uri is None:
+            raise NetworkError(
+                f"The network {name} (digest {digest[:12]}) is neither in the saved model nor in "
+                f"{self.folder}: save the model with embedWeights=True."
+            )
+        return self._fetch(name, uri)
+
+    def _fetch(self, name: str, uri: str) -> Path:
+        """Fetch a network's file from MLflow; written aside, for others may look for it."""
+        import mlflow
+
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as aside:
+            try:
+                file = Path(mlflow.artifacts.download_artifacts(uri, dst_path=aside))
+            except Exception as error:  # each kind of store has its own
+                raise NetworkError(
+                    f"The network {name} cannot be fetched from {uri}: {first_line(error)} (check "
+                    "MLFLOW_TRACKING_URI)."
+                ) from error
+            return file.replace(self.folder / file.name)
+
+    def _record(self, wanted: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        return self.folder / "resolved" / f"{digest}.json"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> CacheError:
+        return CacheError(
+            f"The folder of networks {self.folder} cannot be used: {error.strerror or error}; free it, or "
+            "set another with cache."
+        )

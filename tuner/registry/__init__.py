@@ -1,0 +1,1 @@
+"""Registered models: versions, their aliases and stages, and who becomes champion."""

@@ -1,0 +1,298 @@
+"""Results → plotly figures, and the confusion matrix as a small image; `pages` shows figures."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.metrics import auc, roc_curve
+
+from tuner.base.choices import LOWER_IS_BETTER
+from tuner.classifiers.parameters import PARAMETERS, described
+from tuner.evaluation.metrics import Evaluation
+
+_LEGIBLE_CLASSES = 40  # counts of more classes are left to the hover text: they would not fit
+_LOWEST, _HIGHEST = np.array([247, 251, 255]), np.array([8, 48, 107])  # RGB of the row shares 0 and 1
+_PREDICTED = "predicted →"
+_COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, _LOWEST), (1, _HIGHEST))]
+
+
+def confusion_figure(evaluation: Evaluation) -> go.Figure:
+    """Draw the confusion matrix: a heatmap coloured by each row's shares, with the counts in it."""
+    names = _escaped(evaluation.labels)
+    counts = evaluation.confusion
+    heatmap = go.Heatmap(
+        x=names,
+        y=names,
+        z=_row_shares(counts),
+        text=counts,
+        texttemplate="%{text}" if len(names) <= _LEGIBLE_CLASSES else None,
+        hovertemplate="%{text} of true %{y}<br>predicted %{x} (%{z:.1%})<extra></extra>",
+        colorscale=_COLOURS,
+        zmin=0,
+        zmax=1,
+        xgap=1,
+        ygap=1,
+        colorbar={"title": "share of<br>true class", "tickformat": ".0%"},
+    )
+    figure = _figure(
+        f"Confusion matrix: accuracy {evaluation.metrics['accuracy']:.4f} on {counts.sum()} images",
+        [heatmap],
+    )
+    figure.update_xaxes(title="predicted", type="category", constrain="domain", showgrid=False, dtick=1)
+    figure.update_yaxes(
+        title="true", type="category", autorange="reversed", scaleanchor="x", constrain="domain", dtick=1
+    )
+    return figure
+
+
+def roc_figure(label_index: np.ndarray, probability: np.ndarray, labels: Sequence[str]) -> go.Figure:
+    """Draw the ROC curve of each class that is present against the others; of two classes, the second's.
+
+    Parameters
+    ----------
+    label_index, probability, labels
+        As `tuner.evaluation.metrics.evaluate` takes them.
+    """
+    truth = np.asarray(label_index).astype(np.int64)
+    figure = _figure("ROC curves, one class against the others", [])
+    present = np.unique(truth)
+    classes = [] if len(present) < 2 else [1] if len(labels) == 2 else present
+    for index in classes:
+        false_positives, true_positives, _ = roc_curve(truth == index, probability[:, index])
+        area = auc(false_positives, true_positives)
+        name = f"{html.escape(labels[index])} ({area:.3f})"
+        figure.add_scatter(x=false_positives, y=true_positives, name=name, mode="lines")
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot", "color": "grey"}, name="chance (0.500)"
+    )
+    figure.update_xaxes(title="false positive rate", range=[-0.01, 1.01], constrain="domain")
+    figure.update_yaxes(title="true positive rate", range=[-0.01, 1.01], scaleanchor="x")
+    return figure.update_layout(legend_title="class (area)")
+
+
+def optimisation_history(trials: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw each trial's score by its number, and the best so far; failed trials are crosses at the bottom.
+
+    Parameters
+    ----------
+    trials
+        One row a trial: `trial` (its number), `backbone`, each of the searched parameters, `status`
+        (`FINISHED` or `FAILED`) and, for finished ones, the metric.
+    metric
+        The column that trials are ranked by.
+    """
+    figure = _figure(f"{metric} by trial", [])
+    finished = _finished(trials, metric).sort_values("trial")
+    for backbone, group in finished.groupby("backbone"):
+        figure.add_scatter(
+            x=group["trial"],
+            y=group[metric],
+            mode="markers",
+            name=html.escape(str(backbone)),
+            text=_descriptions(group),
+            hovertemplate=f"%{{text}}<br>{metric} %{{y:.4f}}",
+        )
+    best = finished[metric].cummin() if metric in LOWER_IS_BETTER else finished[metric].cummax()
+    figure.add_scatter(
+        x=finished["trial"], y=best, mode="lines", line={"shape": "hv", "color": "grey"}, name="best so far"
+    )
+    failed = trials[trials["status"] != "FINISHED"]
+    if len(failed):
+        figure.add_scatter(
+            x=failed["trial"],
+            y=[0.02] * len(failed),
+            yaxis="y2",
+            mode="markers",
+            marker={"symbol": "x", "color": "crimson"},
+            name="failed",
+            text=_descriptions(failed),
+            hovertemplate="%{text}",
+        )
+        figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False})
+    figure.update_xaxes(title="trial", tick0=0, dtick=math.ceil(len(trials) / 15))
+    return figure.update_layout(yaxis_title=metric)
+
+
+def parallel_coordinates(trials: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw each finished trial as a line through its parameters to its score; `trials` as above."""
+    finished = _finished(trials, metric)
+    if finished.empty:
+        return _figure("No trial finished", [])
+    dimensions = [_backbone_axis(finished["backbone"])]
+    dimensions += [
+        _log_axis(finished[name]) if row.log else _axis(finished[name]) for name, row in PARAMETERS.items()
+    ]
+    line = {
+        "color": finished[metric],
+        "colorscale": "Viridis",
+        "reversescale": metric in LOWER_IS_BETTER,
+        "colorbar": {"title": metric},
+    }
+    parcoords = go.Parcoords(line=line, dimensions=[*dimensions, _axis(finished[metric])])
+    figure = _figure("Parameters and score of each trial", [parcoords])
+    return figure.update_layout(margin={"t": 110, "l": 120})
+
+
+def score_by_backbone(trials: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw the scores of each backbone's finished trials, best backbone first; `trials` as above."""
+    finished = _finished(trials, metric)
+    figure = _figure(f"{metric} by backbone", [])
+    for backbone in _best_first(finished, metric)["backbone"].unique():
+        group = finished[finished["backbone"] == backbone]
+        figure.add_box(
+            y=group[metric],
+            name=html.escape(str(backbone)),
+            boxpoints="all",
+            pointpos=0,
+            text=_descriptions(group),
+            hovertemplate=f"%{{text}}<br>{metric} %{{y:.4f}}<extra></extra>",
+        )
+    figure.update_xaxes(type="category")
+    return figure.update_layout(yaxis_title=metric, showlegend=False)
+
+
+def leaderboard(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """List the trials best first, of equals the earlier one, with their `rank`; failed ones last, without.
+
+    Parameters
+    ----------
+    trials, metric
+        As `optimisation_history` takes them.
+    """
+    ranked = _best_first(_finished(trials, metric), metric)
+    failed = trials[trials["status"] != "FINISHED"].sort_values("trial")
+    table = pd.concat([ranked, failed]) if len(failed) else ranked
+    ranks = pd.Series(range(1, len(ranked) + 1), dtype="Int64").reindex(range(len(table)))
+    table = table.reset_index(drop=True).assign(rank=ranks)
+    first = ["rank", "trial", metric, "backbone", *PARAMETERS]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def confusion_image(evaluation: Evaluation) -> Image.Image:
+    """Draw the confusion matrix as a small picture, for MLflow's compare page.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, about 600 pixels a side, for MLflow shows it small. A name in a script that the font lacks is
+        given as its position (`#3`).
+    """
+    counts, shares = evaluation.confusion, _row_shares(evaluation.confusion)
+    cell = max(4, min(64, 560 // len(counts)))
+    font = _font(max(11, min(18, cell * 2 // 5)))
+    names = [_drawable(name, index, font) for index, name in enumerate(evaluation.labels)]
+    margin = 20 + int(max(font.getlength(text) for text in (*names, _PREDICTED)))
+    side = margin + cell * len(counts) + 14
+    picture = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(picture)
+    _draw_names(picture, names, cell, margin, font)
+    colours = np.rint(_LOWEST + shares[..., None] * (_HIGHEST - _LOWEST)).astype(np.uint8)
+    grid = Image.fromarray(colours).resize((cell * len(counts),) * 2, Image.Resampling.NEAREST)
+    picture.paste(grid, (margin, margin))
+    draw.rectangle((margin - 1, margin - 1, side - 14, side - 14), outline="grey")
+    if cell >= 20:  # else there is no room for a number
+        for (row, column), count in np.ndenumerate(counts):
+            place = margin + (column + 0.5) * cell, margin + (row + 0.5) * cell
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            draw.text(place, str(count), fill=ink if count else "lightgrey", font=font, anchor="mm")
+    return picture
+
+
+def _draw_names(
+    picture: Image.Image, names: Sequence[str], cell: int, margin: int, font: ImageFont.FreeTypeFont
+) -> None:
+    """Write the names of the true classes on the left and, turned, of the predicted ones at the top."""
+    left, top = Image.new("L", (margin, picture.height)), Image.new("L", (margin, picture.height))
+    left_draw, top_draw = ImageDraw.Draw(left), ImageDraw.Draw(top)
+    step = math.ceil((font.size + 1) / cell)  # where rows are lower than a line: every second, third, …
+    for index in range(0, len(names), step):
+        middle = margin + (index + 0.5) * cell
+        left_draw.text((margin - 6, middle), names[index], 255, font, anchor="rm")
+        top_draw.text((6, middle), names[index], 255, font, anchor="lm")
+    picture.paste("black", mask=left)
+    picture.paste("black", mask=top.transpose(Image.Transpose.ROTATE_90).crop((0, 0, *picture.size)))
+    draw = ImageDraw.Draw(picture)
+    draw.text((margin - 6, 4), _PREDICTED, "grey", font, anchor="ra")
+    draw.text((4, margin - 6), "true ↓", "grey", font, anchor="ld")
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that matplotlib ships: Pillow's own has no letter beyond ASCII."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _drawable(name: str, index: int, font: ImageFont.FreeTypeFont) -> str:
+    missing = bytes(font.getmask("\U0010ffff"))
+    if any(bytes(font.getmask(letter)) == missing for letter in set(name)):
+        return f"#{index}"
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _escaped(names: Sequence[str]) -> list[str]:
+    """Plotly reads the texts of a figure as a kind of HTML."""
+    return [html.escape(name) for name in names]
+
+
+def _figure(title: str, traces: list[go.Heatmap | go.Parcoords]) -> go.Figure:
+    figure = go.Figure(traces, layout={"template": "plotly_white", "title": {"text": title}})
+    figure.update_xaxes(automargin=True)
+    return figure.update_yaxes(automargin=True)
+
+
+def _row_shares(counts: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def _finished(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    if metric not in trials:  # no trial got as far as a score
+        trials = trials.assign(**{metric: np.nan})
+    return trials[trials["status"] == "FINISHED"]
+
+
+def _best_first(finished: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return finished.sort_values([metric, "trial"], ascending=[metric in LOWER_IS_BETTER, True])
+
+
+def _descriptions(trials: pd.DataFrame) -> list[str]:
+    return [
+        f"trial {row['trial']}: {html.escape(str(row['backbone']))}<br>{described(row)}"
+        for row in trials.to_dict("records")
+    ]
+
+
+def _axis(values: pd.Series) -> dict[str, object]:
+    low, high = float(values.min()), float(values.max())
+    axis: dict[str, object] = {"label": str(values.name), "values": values.tolist(), "range": [low, high]}
+    if low == high:  # an axis of one value needs some length
+        axis |= {"range": [low - 0.5, low + 0.5], "tickvals": [low], "ticktext": [f"{low:.4g}"]}
+    return axis
+
+
+def _backbone_axis(backbones: pd.Series) -> dict[str, object]:
+    codes, names = pd.factorize(backbones, sort=True)  # these names plotly takes as they are, unescaped
+    axis = _axis(pd.Series(codes, name="backbone"))
+    return axis | {"tickvals": list(range(len(names))), "ticktext": list(names)}
+
+
+def _log_axis(values: pd.Series) -> dict[str, object]:
+    """A logarithmic axis; 0 stands a decade below the smallest positive value."""
+    positive = values[values > 0]
+    zero = math.log10(positive.min()) - 1 if len(positive) else 0.0
+    exponents = np.log10(values.where(values > 0, 10**zero))
+    ends = {float(exponents.min()): values.min(), float(exponents.max()): values.max()}
+    between = range(math.floor(min(ends)) + 1, math.ceil(max(ends)))
+    decades = {float(exponent): 10.0**exponent for exponent in between}
+    ticks = decades | ends
+    axis = _axis(pd.Series(exponents, name=values.name))
+    return axis | {"tickvals": list(ticks), "ticktext": [f"{value:.3g}" for value in ticks.values()]}

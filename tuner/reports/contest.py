@@ -1,0 +1,84 @@
+"""What a comparison of two registered versions shows: its report, and what of it goes to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.evaluation.comparison import Comparison, Decision
+from tuner.reports.markdown import markdown_table, markdown_text
+from tuner.tracking import names
+from tuner.tracking.run_log import RunLog
+
+_ROWS_SHOWN = 50
+
+
+def log_contest(
+    run: RunLog,
+    comparison: Comparison,
+    decision: Decision,
+    *,
+    champion: str,
+    challenger: str,
+    notes: Sequence[str],
+) -> None:
+    """Log a comparison to a run: figures, report and the images on which the models differ.
+
+    Parameters
+    ----------
+    champion, challenger
+        The versions' numbers.
+    notes
+        Sentences on the test images that are not part of the comparison.
+    """
+    title = f"Version {challenger} against version {champion}"
+    figures = comparison.to_dict() | {"passed": decision.passed, "reasons": list(decision.reasons)}
+    versions = {"champion_version": champion, "challenger_version": challenger}
+    run.json(figures | versions, names.COMPARISON_DATA_FILE)
+    run.text(report_markdown(comparison, decision, title=title, notes=notes), names.COMPARISON_FILE)
+    run.table(comparison.disagreements, names.DISAGREEMENTS_FILE)
+    models = {"champion": comparison.champion, "challenger": comparison.challenger}
+    metrics = {f"{who}_{name}": v for who, e in models.items() for name, v in e.metrics.items()}
+    run.batch(
+        params=versions,
+        metrics=metrics | {"gain": comparison.gain, "mcnemar_p": comparison.p_value},
+    )
+
+
+def report_markdown(comparison: Comparison, decision: Decision, *, title: str, notes: Sequence[str]) -> str:
+    """Give the report that a person reads: both models' metrics, the tests, the images they differ on."""
+    before, after = comparison.champion.metrics, comparison.challenger.metrics
+    low, high = comparison.interval
+    counts = dict(zip(comparison.champion.labels, comparison.champion.confusion.sum(axis=1), strict=True))
+    differ = comparison.disagreements
+    lines = [
+        f"# {markdown_text(title)}",
+        "",
+        f"**{'Passed' if decision.passed else 'Not passed'}**: {markdown_text(str(decision))}.",
+        "",
+        f"Compared on {comparison.images} images of the champion's test part.",
+        *map(markdown_text, notes),
+        "",
+        *markdown_table(
+            ("metric", "champion", "challenger"),
+            [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in before],
+        ),
+        "",
+        f"- Gain in {comparison.metric}: {comparison.gain:+.4f}, 95 % bootstrap interval "
+        f"{low:+.4f} to {high:+.4f}.",
+        f"- Right alone: the champion on {comparison.champion_only} images, the challenger on "
+        f"{comparison.challenger_only}; McNemar's exact test: p = {comparison.p_value:.3g}.",
+        "",
+        *markdown_table(
+            ("class", "images", "change of recall"),
+            [(label, counts[label], f"{by:+.4f}") for label, by in comparison.recall_change.items()],
+        ),
+        "",
+        f"## {len(differ)} images on which they differ",
+        "",
+    ]
+    if len(differ):
+        head = ("image", "class", "champion", "challenger")
+        lines += markdown_table(head, differ.head(_ROWS_SHOWN).to_numpy())
+    if len(differ) > _ROWS_SHOWN:
+        lines += ["", f"And {len(differ) - _ROWS_SHOWN} more: see the table of disagreements."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,118 @@
+"""What a search logs to its run: the data it reads, and what all its trials show together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import mlflow
+import pandas as pd
+from mlflow.data.pandas_dataset import from_pandas
+
+from tuner.base.errors import SearchError
+from tuner.evaluation.metrics import Evaluation
+from tuner.evaluation.predictions import Scored
+from tuner.experiment.schema import Experiment
+from tuner.extraction.preparation import PreparedImages, data_digest, weights_files
+from tuner.images.splits import TEST, TRAIN, VALIDATION
+from tuner.reports import charts
+from tuner.reports.evaluation import log_evaluation
+from tuner.reports.pages import figure_html, plotly_js
+from tuner.tracking import names
+from tuner.tracking.results import TrialResult
+from tuner.tracking.run_log import RunLog
+
+_SETTINGS = ("algorithm", "max_evals", "parallelism", "seed", "metric", "select", "deterministic")
+
+
+def log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> None:
+    """Log what the search reads, before its first trial."""
+    search = experiment.search
+    space = {name: str(values) for name, values in search.spaces.items()}
+    space["backbone"] = ",".join(prepared.networks)
+    run.json(dict(enumerate(prepared.labels)), names.LABELS_FILE)
+    run.json(space, names.SPACE_FILE)
+    run.parquet(prepared.index[["path", "label", "digest", "part"]], names.SPLIT_FILE)
+    run.text(plotly_js(), names.PLOTLY_FILE)
+    run.csv(prepared.quarantine, names.QUARANTINE_FILE)
+    settings = {name: getattr(search, name) for name in _SETTINGS}
+    settings |= {"images": experiment.images, "validation": experiment.split.validation}
+    run.batch(
+        # Prefixed: `mlflow run` logs its own parameters, by the bare names, as they were given.
+        params={f"search.{name}": value for name, value in (space | settings).items()},
+        metrics={"images": len(prepared.index), "quarantined": len(prepared.quarantine)},
+        tags={
+            names.DATA_DIGEST: prepared.digest,
+            **{f"tuner.{name}_version": version(name) for name in ("pyspark", "tensorflow", "keras")},
+        },
+    )
+    for part in (TRAIN, VALIDATION, TEST):
+        _log_input(experiment, prepared, part)
+    for file in weights_files(prepared):
+        run.file(file, names.NETWORKS_FOLDER)
+
+
+def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> None:
+    in_part = prepared.index["part"].str.replace(r"fold-\d+", TRAIN, regex=True) == part
+    rows = prepared.index[in_part][["path", "label", "digest", "part"]]
+    if rows.empty:  # folds take the place of one validation part
+        return
+    named = experiment.images.startswith(("builtin:", "table:"))  # no place that MLflow could open
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow's, that several of its classes take a path
+        dataset = from_pandas(
+            rows.reset_index(drop=True),
+            source=None if named else experiment.images,  # type: ignore[arg-type]  # None: code
+            targets="label",
+            name=f"{experiment.name}-{part}",
+            digest=data_digest(rows),
+        )
+    mlflow.log_input(dataset, context={TRAIN: "training"}.get(part, part))
+
+
+def log_trials(run: RunLog, results: Sequence[TrialResult], metric: str) -> pd.DataFrame:
+    """Log what the trials show together; gives one row a trial.
+
+    Raises
+    ------
+    SearchError
+        None of them succeeded.
+    """
+    if not any(result.finished for result in results):
+        reasons = sorted({result.reason for result in results if result.reason})
+        raise SearchError(
+            f"None of the {len(results)} trials succeeded: "
+            f"{'; '.join(reasons[:3]) or 'their workers died'} "
+            f"(see {names.ERROR_FILE} in the trials' runs)."
+        )
+    frame = pd.DataFrame([result.row() for result in results]).sort_values("trial")
+    run.table(charts.leaderboard(frame, metric), names.LEADERBOARD_FILE)
+    figures = (charts.optimisation_history, charts.parallel_coordinates, charts.score_by_backbone)
+    run.text(figure_html(*(figure(frame, metric) for figure in figures)), names.CHARTS_FILE)
+    return frame
+
+
+def log_winner(run: RunLog, best: TrialResult, test: Evaluation, scored: Scored) -> None:
+    """Log the trial that won, and what its parameters are worth on the test part."""
+    run.batch(
+        params={f"best_{name}": value for name, value in best.params.to_dict().items()},
+        metrics=dict(best.metrics) | {f"test_{name}": value for name, value in test.metrics.items()},
+        tags={names.BEST: str(best.trial)},
+    )
+    log_evaluation(run, test, scored, plotly_run=run.run_id)
+    roc = charts.roc_figure(scored.label_index, scored.probability, test.labels)
+    run.text(figure_html(charts.confusion_figure(test), roc), names.TEST_CHARTS_FILE)
+
+
+def log_extraction(run: RunLog, prepared: PreparedImages, seconds: float) -> None:
+    """Log what filling the feature cache came to."""
+    run.csv(prepared.quarantine, names.QUARANTINE_FILE)
+    run.batch(
+        metrics={
+            "images": len(prepared.index),
+            "quarantined": len(prepared.quarantine),
+            "extracted": prepared.extracted,
+            "seconds": seconds,
+        }
+    )

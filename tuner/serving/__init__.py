@@ -1,0 +1,1 @@
+"""Models put to work: prediction, export, the SQL function, evaluation on other images."""

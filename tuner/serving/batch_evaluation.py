@@ -1,0 +1,75 @@
+"""Evaluate a logged or registered model on a folder of labelled images: what `tuner evaluate` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pyspark.ml.functions import vector_to_array
+from pyspark.sql import functions as F
+from rich.console import Console
+
+from tuner.base.columns import PROBABILITY
+from tuner.base.errors import ImageSourceError, ModelError
+from tuner.checks.cluster import check_workers
+from tuner.evaluation.metrics import Evaluation, evaluate
+from tuner.evaluation.predictions import Scored
+from tuner.images.sources import read_images
+from tuner.models.pipeline import REASON, load_pipeline
+from tuner.reports.evaluation import log_evaluated_model
+from tuner.spark.sessions import driver_session
+from tuner.tracking.runs import parent_run
+from tuner.tracking.store import open_tracking
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """How a model does on a folder; `quarantine` has path, label and reason of images left out."""
+
+    run_id: str
+    evaluation: Evaluation
+    quarantine: pd.DataFrame
+
+
+def evaluate_model(
+    model_uri: str, images: str, *, master: str | None = None, console: Console | None = None
+) -> ModelEvaluation:
+    """Apply a model to labelled images, and log metrics, confusion matrix and predictions to a run.
+
+    Raises
+    ------
+    InvalidInput
+        The model or the images cannot be used, or the images have classes that the model does not know.
+    """
+    console = console or Console()
+    store = open_tracking("evaluate")
+    with (
+        parent_run(store, f"evaluate {model_uri}", "evaluate") as run,
+        driver_session("tuner evaluate", 1, master=master) as session,
+    ):
+        check_workers(session, images=images)
+        source = read_images(session.spark, images)
+        pipeline, labels = load_pipeline(model_uri)
+        unknown = sorted(set(source.labels) - set(labels))
+        if unknown:
+            raise ModelError(
+                f"The images in {images} have the class {unknown[0]}, which the model {model_uri} does not "
+                f"know: its classes are {', '.join(labels)}."
+            )
+        probability = F.when(F.col(REASON).isNull(), vector_to_array(F.col(PROBABILITY))).alias(PROBABILITY)
+        columns = ("path", "label", REASON, probability)
+        rows: pd.DataFrame = pipeline.transform(source.frame).select(*columns).toPandas()
+        rows = rows.sort_values("path")
+        bad, good = rows[rows[REASON].notna()], rows[rows[REASON].isna()]
+        if good.empty:
+            raise ImageSourceError(f"None of the {len(rows)} images in {images} can be used.")
+        scored = Scored(
+            path=list(good["path"]),
+            label_index=good["label"].map({label: i for i, label in enumerate(labels)}).to_numpy(),
+            probability=np.stack(list(good[PROBABILITY])),
+        )
+        evaluation = evaluate(scored.label_index, scored.probability, labels)
+        quarantine = bad[["path", "label", REASON]].rename(columns={REASON: "reason"})
+        log_evaluated_model(run, evaluation, scored, quarantine, model_uri=model_uri, images=images)
+    return ModelEvaluation(run.run_id, evaluation, quarantine.reset_index(drop=True))

@@ -1,0 +1,130 @@
+"""Predict the classes of image files with a logged or registered model: what `tuner predict` does."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import Progress
+
+from tuner.base.columns import ERROR, PATH, PREDICTION, PROBABILITY, TOP_K
+from tuner.base.errors import ImageSourceError, ModelError
+from tuner.images.files import files_below, path_text, read_file
+from tuner.models.loading import load_model
+from tuner.models.scorer import Scorer
+
+_BATCH = 64
+Output = Literal["csv", "json"]
+
+
+def predict_files(
+    model_uri: str, places: Sequence[Path], *, top_k: int, output: Output, out: TextIO, console: Console
+) -> int:
+    """Write a row for each image file; a row is written as soon as it is known.
+
+    Parameters
+    ----------
+    model_uri
+        A model that a search logged.
+    places
+        Files, and folders with files below them.
+    top_k
+        How many of the likeliest classes to list; 0: none.
+    output
+        `csv`: path, prediction, its probability, error and, with `top_k`, label_1, probability_1, …;
+        `json`: a list of what the model answers over HTTP, each with its path.
+    out, console
+        Where the rows go, and the progress bar.
+
+    Returns
+    -------
+    The number of files that cannot be read; each has its reason in its row.
+
+    Raises
+    ------
+    InvalidInput
+        The model cannot be loaded, a path does not exist, or there are no files.
+    """
+    if top_k < 0:
+        raise ModelError(f"--top-k is {top_k}: it must be 0 or more.")
+    files = _files(places)
+    scorer = load_model(model_uri)
+    top_k = min(top_k, len(scorer.labels))
+    unread = 0
+    write = _write_csv if output == "csv" else _write_json
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("images", total=len(files))
+
+        def tables() -> Iterator[pd.DataFrame]:
+            nonlocal unread
+            for start in range(0, len(files), _BATCH):
+                batch = files[start : start + _BATCH]
+                table = _answer(scorer, batch, top_k)
+                unread += int(table[ERROR].notna().sum())
+                yield table
+                progress.advance(task, len(batch))
+
+        write(tables(), top_k, out)
+    return unread
+
+
+def _files(places: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise ImageSourceError(f"There is no file or folder {place}: check the path.")
+        files += files_below(place, set()) if place.is_dir() else [place]
+    if not files:
+        raise ImageSourceError(f"There are no files in {', '.join(map(str, places))}.")
+    return files
+
+
+def sample_files(places: Sequence[Path]) -> list[bytes]:
+    """Read the files of some places; those that cannot be read are left out.
+
+    Raises
+    ------
+    ImageSourceError
+        A path does not exist, or there are no files.
+    """
+    contents = (read_file(str(file))[0] for file in (_files(places) if places else []))
+    return [content for content in contents if content is not None]
+
+
+def _answer(scorer: Scorer, files: Sequence[Path], top_k: int) -> pd.DataFrame:
+    read = [read_file(str(file)) for file in files]
+    table = scorer.answer([content for content, _ in read], top_k)
+    table[ERROR] = [problem or error for (_, problem), error in zip(read, table[ERROR], strict=True)]
+    table.insert(0, PATH, [path_text(file) for file in files])
+    return table
+
+
+def _write_json(tables: Iterator[pd.DataFrame], _: int, out: TextIO) -> None:
+    separator = "[\n"
+    for table in tables:
+        for row in table.to_dict("records"):
+            out.write(separator + json.dumps(row, ensure_ascii=False))
+            separator = ",\n"
+    out.write("\n]\n")
+
+
+def _write_csv(tables: Iterator[pd.DataFrame], top_k: int, out: TextIO) -> None:
+    places = range(1, top_k + 1)
+    extra = [name for place in places for name in (f"label_{place}", f"probability_{place}")]
+    writer = csv.DictWriter(out, [PATH, PREDICTION, PROBABILITY, ERROR, *extra])
+    writer.writeheader()
+    for table in tables:
+        writer.writerows(_flat(row) for row in table.to_dict("records"))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """One row of the CSV: the prediction's own probability, and a pair of columns for each likely class."""
+    flat = row | {PROBABILITY: max(row[PROBABILITY]) if row[PROBABILITY] else None}
+    for place, likely in enumerate(flat.pop(TOP_K, None) or [], start=1):
+        flat |= {f"label_{place}": likely["label"], f"probability_{place}": likely["probability"]}
+    return flat

@@ -1,0 +1,1 @@
+"""Spark: its settings, its start, its sessions and its workers."""

@@ -1,0 +1,50 @@
+"""The names of MLflow tags, metrics and artifacts that tuner writes, and reads back."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+# Tags.
+KIND = "tuner.kind"  # search, trial, features, evaluate or promote
+TRIAL = "tuner.trials.trial"  # the trial's number within its search, from 1
+BEST = "tuner.best_trial"
+RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
+DATA_DIGEST = "tuner.data_digest"
+
+# Tags of a model version: the search that made it, and the moves of the alias (from, to, at, why).
+SEARCH_RUN = "tuner.search_run_id"
+TRIAL_RUN = "tuner.trial_run_id"
+PROMOTION = "tuner.registry.promotion"
+ROLLBACK = "tuner.rollback"
+
+# Artifacts of a search.
+EXPERIMENT_FILE = "experiment.yaml"
+LABELS_FILE = "labels.json"
+SPACE_FILE = "search_space.json"
+QUARANTINE_FILE = "quarantine.csv"
+SPLIT_FILE = "split.parquet"  # path, label, digest and part of every image used
+LEADERBOARD_FILE = "leaderboard.json"
+NETWORKS_FOLDER = "networks"
+CHARTS_FILE = "charts/search.html"
+TEST_CHARTS_FILE = "charts/test.html"
+MODEL_CARD_FILE = "model_card.md"
+COMPARISON_FILE = "comparison/report.md"
+COMPARISON_DATA_FILE = "comparison/comparison.json"
+DISAGREEMENTS_FILE = "comparison/disagreements.json"
+PLOTLY_FILE = "charts/plotly.mjs"  # servers send .js as plain text, which browsers do not run
+
+# Artifacts of a trial, and of the winner on the test part.
+ERROR_FILE = "error.txt"
+CONFUSION_IMAGE = "confusion_matrix"
+CONFUSION_FILE = "confusion_matrix.json"
+CONFUSION_FIGURE = "confusion_matrix.html"
+REPORT_FILE = "classification_report.json"
+PREDICTIONS_FILE = "predictions.json"
+MODEL = "model"
+
+HISTORY = "objectiveHistory"  # a trial's stepped metric
+
+
+def artifact_address(run_id: str, file: str) -> str:
+    """Where a page in MLflow's artifact viewer finds an artifact of a run, from the server's root."""
+    return f"get-artifact?{urlencode({'path': file, 'run_uuid': run_id})}"

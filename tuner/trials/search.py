@@ -1,0 +1,276 @@
+"""A search from end to end: prepare the images, run the trials, log what they show, finish the winner."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from tuner.base.errors import SearchError
+from tuner.base.interrupts import Interrupted, StopRequests, stop_requests
+from tuner.checks.cluster import check_workers
+from tuner.classifiers.parameters import TrialParams
+from tuner.experiment.schema import Experiment
+from tuner.extraction.cache import FeatureCache
+from tuner.extraction.preparation import (
+    PreparedImages,
+    first_image,
+    is_filled,
+    open_cache,
+    prepare_images,
+)
+from tuner.extraction.tables import publish_tables
+from tuner.networks.table import check_names
+from tuner.registry.versions import holder_of
+from tuner.reports.search import log_data, log_trials
+from tuner.spark.launch import SparkLaunch, launch_spark
+from tuner.spark.sessions import DriverSession, launched_session, too_long
+from tuner.spark.worker_daemon import FOR_TRIALS, preloading
+from tuner.tracking import names
+from tuner.tracking.results import TrialResult
+from tuner.tracking.run_log import RunLog
+from tuner.tracking.runs import LeftTrials, fail_trial, parent_run, trial_name
+from tuner.tracking.store import Tracking, open_tracking, without_credentials
+from tuner.tracking.unsent import UNSENT
+from tuner.trials.progress import search_progress
+from tuner.trials.resume import EarlierSearch, check_same, check_same_images, ended_trials, held, resumable
+from tuner.trials.space import NUMBER, point_of_values
+from tuner.trials.spark_trials import TrialLimit, make_trials, results_of, run_trials
+from tuner.trials.trial import Trial
+from tuner.trials.warm_up import start_warm_up
+from tuner.trials.winner import Winner, choose, finish_winner
+
+_GRACE_SECONDS = 15  # for a trial's start, and to end by itself
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search came to.
+
+    `trials` has one row a trial: trial, run_id, status, parameters, metrics, seconds.
+    """
+
+    run_id: str
+    experiment_id: str
+    trials: pd.DataFrame
+    winner: Winner
+    extracted: int
+
+
+def run_search(
+    experiment: Experiment,
+    *,
+    resume: EarlierSearch | None = None,
+    master: str | None = None,
+    connect_port: int = 0,
+    launch: SparkLaunch | None = None,
+    console: Console | None = None,
+) -> SearchResult:
+    """Run a search and register its winner.
+
+    Parameters
+    ----------
+    experiment
+        What to search, and how.
+    resume
+        An earlier search to go on with (`tuner.trials.resume.find_search`): its finished trials count.
+    master
+        A Spark master URL; None: this machine.
+    connect_port
+        The port of the Spark Connect endpoint; 0: a free one.
+    launch
+        Spark, if it starts already (`tuner.spark.launch.launch_spark`); then it knows master and port.
+    console
+        Where progress is shown; None: standard output.
+
+    Raises
+    ------
+    InvalidInput
+        Something about the experiment, the images, the cache, Spark or MLflow cannot work.
+    SearchError
+        No trial succeeded, or the MLflow server went away for good.
+    Interrupted
+        By Ctrl-C or SIGTERM.
+    """
+    console = console or Console()
+    check_names(experiment)
+    if resume:
+        check_same(resume, experiment)
+    store = resume.store if resume else open_tracking(experiment.name)
+    holder_of(store, experiment.model_name, experiment.registry.alias)  # a registry that is away: said now
+    cache = open_cache(experiment, store)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_requests())
+        if resume:  # before its run is touched: another process may be at work on it
+            stack.enter_context(held(cache.root, resume.run_id))
+        run = stack.enter_context(
+            parent_run(store, experiment.name, "search", resume.run_id if resume else None)
+        )
+        stack.enter_context(resumable(run.run_id))
+        if not resume:
+            stack.enter_context(held(cache.root, run.run_id))
+        console.print(f"search {experiment.name} · MLflow run {run.run_id}", soft_wrap=True, markup=False)
+        run.json(experiment.to_yaml_dict(), names.EXPERIMENT_FILE)
+        name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
+        launch = launch or launch_spark(
+            name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS
+        )
+        left = LeftTrials(store, run.run_id)
+        stack.callback(left.close)  # once Spark has stopped
+        session = stack.enter_context(launched_session(launch))
+        stop.listen()
+        hosts = check_workers(
+            session, cache=cache.root, images=experiment.images, store=store, run_id=run.run_id
+        )
+        if hosts:
+            console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
+        rehearse = not is_filled(cache, experiment)  # else nothing takes as long as that
+        warm_up = start_warm_up(
+            session,
+            store,
+            experiment.search.parallelism,
+            rehearse=rehearse,
+            workers=launch.wait().workers,
+        )
+        search = _Search(experiment, store, run, cache, session, console, stop, warm_up, left)
+        return search.go_on_with(resume) if resume else search.start()
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What a search works with, once its run and its session are there."""
+
+    experiment: Experiment
+    store: Tracking
+    run: RunLog
+    cache: FeatureCache
+    session: DriverSession
+    console: Console
+    stop: StopRequests
+    warm_up: Future[None]
+    left: LeftTrials
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.run.batch(metrics={f"{phase}_seconds": time.monotonic() - started})
+
+    def _prepare(self) -> PreparedImages:
+        with self._timed("prepare"):
+            return prepare_images(self.session, self.experiment, self.cache, self.console)
+
+    def start(self) -> SearchResult:
+        prepared = self._prepare()
+        log_data(self.run, self.experiment, prepared)
+        return self._search(prepared, [])
+
+    def go_on_with(self, earlier: EarlierSearch) -> SearchResult:
+        self.left.close()
+        prepared = self._prepare()
+        check_same_images(earlier, prepared.digest)
+        log_data(self.run, self.experiment, prepared)  # again: it may have ended in the midst of it
+        ended = ended_trials(earlier)
+        self.console.print(f"{len(ended)} trials ended before and count")
+        return self._search(prepared, ended)
+
+    def _search(self, prepared: PreparedImages, ended: Sequence[TrialResult]) -> SearchResult:
+        staging = self.cache.root / "staging" / self.run.run_id
+        shutil.rmtree(staging, ignore_errors=True)  # of a driver that was killed
+        staging.mkdir(parents=True)
+        try:
+            trial = self._trial(prepared, staging)
+            self.warm_up.result()
+            with self._timed("trials"):
+                results = self._run_trials(trial, ended)
+            frame = log_trials(self.run, results, self.experiment.search.metric)
+            with self._timed("winner"):
+                winner = finish_winner(
+                    self.session,
+                    self.experiment,
+                    self.cache,
+                    prepared,
+                    choose([result for result in results if result.finished], self.experiment),
+                    tables=trial.tables,
+                    run=self.run,
+                    store=self.store,
+                    example=trial.example,
+                    staging=staging,
+                )
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return SearchResult(self.run.run_id, self.store.experiment_id, frame, winner, prepared.extracted)
+
+    def _trial(self, prepared: PreparedImages, staging: Path) -> Trial:
+        return Trial(
+            endpoint=self.session.endpoint,
+            tracking=self.store,
+            parent_id=self.run.run_id,
+            tables=publish_tables(
+                self.session, self.cache, prepared, copies=self.experiment.search.parallelism
+            ),
+            networks=prepared.networks,
+            labels=prepared.labels,
+            folds=self.experiment.split.folds,
+            metric=self.experiment.search.metric,
+            staging=staging,
+            example=first_image(prepared),
+            unsent=self.cache.root / UNSENT / self.run.run_id,
+            timeout=self.experiment.search.trial_timeout,
+        )
+
+    def _run_trials(self, trial: Trial, ended: Sequence[TrialResult]) -> list[TrialResult]:
+        search = self.experiment.search
+        trials = make_trials(self.session.spark, search, ended=ended, limit=self._limit())
+
+        def cancel() -> None:
+            trials.timeout = 1e-3  # SparkTrials then cancels what runs and starts no more
+
+        try:
+            with (
+                self.stop.handled_by(cancel),
+                preloading(self.session.spark.sparkContext, FOR_TRIALS),
+                search_progress(self.console, trials, search.max_evals, search.metric),
+            ):
+                run_trials(trials, trial, search, ends=lambda result: result.unsent)
+        except Interrupted:
+            context = self.session.spark.sparkContext
+            context.setLogLevel("OFF")  # a cancelled job is not an error here
+            context.cancelAllJobs()  # what MLlib still does for these trials
+            raise
+        finally:
+            self.left.know(results_of(trials))
+            self.left.close()
+        results = results_of(trials)
+        unsent = sum(result.unsent for result in results)
+        if unsent:
+            raise SearchError(
+                f"The MLflow server {without_credentials(self.store.uri)} does not answer any more, so the "
+                f"search was stopped. {unsent} finished trials wait on disk; when the server is back, send "
+                f"them with: tuner push {trial.unsent}"
+            )
+        return results
+
+    def _limit(self) -> TrialLimit | None:
+        """Where a trial does not end itself in time, its process is ended."""
+        search = self.experiment.search
+        if search.trial_timeout is None:
+            return None
+        reason = too_long(search.trial_timeout)
+
+        def late(values: Mapping[str, Any]) -> TrialResult:
+            point = point_of_values(values, search)
+            number, params = int(point[NUMBER]), TrialParams.from_point(point)
+            run_id = fail_trial(self.store, self.run.run_id, number, params.to_dict(), reason)
+            name = trial_name(number, params.backbone)
+            return TrialResult(number, params, name, run_id, reason=reason)
+
+        return TrialLimit(search.trial_timeout + _GRACE_SECONDS, search.metric, late)

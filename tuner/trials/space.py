@@ -1,0 +1,122 @@
+"""An experiment's space as hyperopt's, and its proposals as parameters of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+from hyperopt import anneal, hp, rand, tpe
+from hyperopt.fmin import generate_trial
+
+from tuner.classifiers.parameters import PARAMETERS, TrialParams
+from tuner.classifiers.space import ParamSpace
+from tuner.experiment.schema import SearchSettings
+
+Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
+
+_ALGORITHMS: Mapping[str, Algorithm] = {
+    "tpe": tpe.suggest,
+    "random": rand.suggest,
+    "anneal": anneal.suggest,
+}
+_ATTEMPTS = 50  # at a parameter set that was not proposed before, with each algorithm
+
+# SparkTrials tells an objective the parameters and nothing else. The number of the trial travels as
+# one more of them: sampled like any other, so that hyperopt knows it, then set (`without_repeats`).
+NUMBER = "trial"
+
+
+def _dimension(name: str, space: ParamSpace) -> Any:
+    if space.low is not None and space.high is not None:
+        if PARAMETERS[name].whole:
+            return hp.uniformint(name, int(space.low), int(space.high))
+        if space.log:
+            return hp.loguniform(name, np.log(space.low), np.log(space.high))
+        return hp.uniform(name, space.low, space.high)
+    return _one_or_choice(name, space.values)
+
+
+def _one_or_choice(name: str, values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else hp.choice(name, list(values))
+
+
+def hyperopt_space(search: SearchSettings) -> dict[str, Any]:
+    """The space of a search: `backbone`, each of the searched parameters, and the number."""
+    return {
+        "backbone": _one_or_choice("backbone", [spec.name for spec in search.backbone]),
+        **{name: _dimension(name, space) for name, space in search.spaces.items()},
+        NUMBER: hp.uniform(NUMBER, 0, 1_000_000),
+    }
+
+
+def point_of(document: Mapping[str, Any], search: SearchSettings) -> dict[str, Any]:
+    """The values of a trial document of hyperopt's, which holds indices for choices."""
+    values = document["misc"]["vals"]
+    return point_of_values({name: given[0] for name, given in values.items() if given}, search)
+
+
+def point_of_values(chosen: Mapping[str, Any], search: SearchSettings) -> dict[str, Any]:
+    """The values of a point, given what hyperopt has by its labels: indices for choices."""
+    names = [spec.name for spec in search.backbone]
+    point = {"backbone": names[int(chosen.get("backbone", 0))], NUMBER: chosen.get(NUMBER)}
+    for name, space in search.spaces.items():
+        values = space.values
+        point[name] = values[int(chosen.get(name, 0))] if values else chosen[name]
+    return point
+
+
+def document_of(trial_id: int, number: int, params: TrialParams, search: SearchSettings) -> dict[str, Any]:
+    """A trial document of hyperopt's for given parameters: the other way round of `point_of`."""
+    values: dict[str, Any] = {NUMBER: number}
+    names = [spec.name for spec in search.backbone]
+    if len(names) > 1:
+        values["backbone"] = names.index(params.backbone)
+    for name, space in search.spaces.items():
+        if space.low is not None:
+            values[name] = getattr(params, name)
+        elif len(space.values) > 1:
+            values[name] = space.values.index(getattr(params, name))
+    return generate_trial(trial_id, values)
+
+
+def without_repeats(search: SearchSettings) -> Algorithm:
+    """The search's algorithm, made to number its proposals and to propose no parameter set twice.
+
+    `search.points` come first. A set that was proposed before, finished or not, is asked for again, then
+    drawn at random; when even that finds nothing new the space is exhausted and no proposal is made, which
+    ends the search. Numbers begin with 1 and close the gaps that lost trials left.
+    """
+
+    def suggest(new_ids: Sequence[int], domain: Any, trials: Any, _: int) -> list[dict[str, Any]]:
+        known = [point_of(doc, search) for doc in trials.trials]
+        seen = {TrialParams.from_point(point) for point in known}
+        taken = {int(point[NUMBER]) for point in known}
+        documents = []
+        for new_id in new_ids:
+            number = next(number for number in count(1) if number not in taken)
+            for document in _proposals(search, new_id, number, domain, trials):
+                params = TrialParams.from_point(point_of(document, search))
+                if params not in seen:
+                    document["misc"]["vals"][NUMBER] = [number]
+                    seen.add(params)
+                    taken.add(number)
+                    documents.append(document)
+                    break
+        return documents
+
+    return suggest
+
+
+def _proposals(
+    search: SearchSettings, new_id: int, number: int, domain: Any, trials: Any
+) -> Iterator[dict[str, Any]]:
+    """What to try as the trial of this number, until one is new."""
+    for point in search.points:
+        yield document_of(new_id, number, TrialParams(**point.model_dump()), search)
+    # By the number, not by hyperopt's generator: a search that is resumed proposes what it would have.
+    rng = np.random.default_rng((search.seed, number))
+    for algorithm in (_ALGORITHMS[search.algorithm], rand.suggest):
+        for _ in range(_ATTEMPTS):
+            yield from algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))

@@ -7,8 +7,9 @@ TunerError                  everything tuner raises itself; the message is one s
 │   ├── NetworkError       a network's name, weights, input size or preprocessing
 │   ├── CacheError          the feature cache cannot be read or written
 │   ├── SessionError        the Spark session: its port, its slots, its endpoint
-│   ├── TrackingError       the MLflow server, store or registry
+│   ├── TrackingError       the MLflow store or registry named, or a run in it
 │   └── ModelError          a logged or registered model that cannot be used
+├── StoreError              the MLflow store stopped answering in the midst of the work, exit code 1
 ├── ImageError              one image that cannot be decoded: quarantined, the search goes on
 ├── TrialError              one trial failed: a FAILED child run, the search goes on
 └── SearchError             the search itself failed: nothing to register, exit code 1
@@ -47,11 +48,15 @@ class SessionError(InvalidInput):
 
 
 class TrackingError(InvalidInput):
-    """The MLflow server, store or registry does not answer or refuses."""
+    """The MLflow store or registry named does not answer or refuses, or has no such run."""
 
 
 class ModelError(InvalidInput):
     """A logged or registered model cannot be found or is not one of tuner's."""
+
+
+class StoreError(TunerError):
+    """The MLflow store stopped answering, or refused, in the midst of the work."""
 
 
 class ImageError(TunerError):

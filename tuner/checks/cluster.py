@@ -8,11 +8,11 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import requires
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from tuner.base.distribution import requirements
 from tuner.base.errors import SessionError
 from tuner.base.files import writing
 from tuner.checks.worker import Questions
@@ -84,7 +84,7 @@ def needed_packages() -> tuple[str, ...]:
     """The distributions that a worker imports: tuner's requirements but for the command line's."""
     names = (
         re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        for requirement in requires("tuner") or ()
+        for requirement in requirements()
         if "extra ==" not in requirement
     )
     return tuple(name for name in names if name.lower() not in _DRIVER_ONLY)

@@ -121,7 +121,9 @@ class Questions:
             raise TrackingError(f"The worker {host} does not see the MLflow store {shown}: {advice}.")
         try:
             with bounded_requests():
-                client = Tracking(uri, experiment_id, access).client()
+                store = Tracking(uri, experiment_id, access)
+                store.make_current()
+                client = store.client()
                 client.get_experiment(experiment_id)
                 seen = [file.path for file in client.list_artifacts(run_id)]
         except Exception as error:  # each kind of store has its own

@@ -31,10 +31,12 @@ from tuner.base.choices import Precision, Preprocessing
 from tuner.base.errors import ImageSourceError, NetworkError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.udf import featurize_udf, ship_network, worker_threads
+from tuner.models.format import FORMAT, check_format
 from tuner.networks.inference import BATCH_SIZE, content_reader, struct_reader
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 
+_FORMAT_KEY = "tunerFormat"  # in a saved featurizer's metadata
 _FOLDER = "network"  # inside a saved featurizer: its network, when it carries it
 _IMAGE_FIELDS = frozenset({"height", "width", "nChannels", "data"})  # of Spark's image struct
 _CHOICES = {
@@ -54,7 +56,7 @@ class _FeaturizerWriter(MLWriter):
         network = self._instance.network()
         identified = self._instance.copy()
         identified._describe(network)
-        DefaultParamsWriter.saveMetadata(identified, path, self.sparkSession)
+        DefaultParamsWriter.saveMetadata(identified, path, self.sparkSession, {_FORMAT_KEY: FORMAT})
         if identified.getOrDefault(identified.embedWeights):
             folder = local_path(path) / _FOLDER
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +67,7 @@ class _FeaturizerReader(MLReader):  # type: ignore[type-arg]
     def load(self, path: str) -> DeepImageFeaturizer:
         """Read the parameters, and find the network in the saved folder if it is there."""
         metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
+        check_format(f"The DeepImageFeaturizer in {path}", metadata.get(_FORMAT_KEY))
         featurizer = DeepImageFeaturizer()
         featurizer._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(featurizer, metadata)

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import uuid
-from importlib.metadata import distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,10 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from ruamel.yaml import YAML
 
+from tuner.base import distribution
 from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.models import scorer
+from tuner.models.format import FORMAT
 from tuner.models.loading import FLAVOR
 from tuner.models.pipeline_files import save_pipeline
 from tuner.models.scorer import LinearHead, write_scorer
@@ -65,11 +67,12 @@ def requirements() -> list[str]:
     from a local folder, it is to be installed beside them.
     """
     pinned = [f"{name}=={version(name)}" for name in _REQUIREMENTS]
-    origin = json.loads(distribution("tuner").read_text("direct_url.json") or "{}")
+    origin = json.loads(distribution.metadata_file("direct_url.json") or "{}")
     url, source = origin.get("url", "file:"), origin.get("vcs_info")
     if url.startswith("file:"):
         return pinned
-    return [*pinned, f"tuner @ {source['vcs']}+{url}@{source['commit_id']}" if source else f"tuner @ {url}"]
+    origin = f"{source['vcs']}+{url}@{source['commit_id']}" if source else url
+    return [*pinned, f"{distribution.NAME} @ {origin}"]
 
 
 def _write_environment(path: Path) -> dict[str, str]:
@@ -143,7 +146,7 @@ def save_model(
         code=None,
         model_class="pyspark.ml.pipeline.PipelineModel",
     )
-    mlflow_model.add_flavor(FLAVOR, tuner_version=version("tuner"), data=scorer.FOLDER)
+    mlflow_model.add_flavor(FLAVOR, tuner_version=distribution.version(), format=FORMAT, data=scorer.FOLDER)
     pyfunc.add_to_model(
         mlflow_model,
         loader_module="tuner.models.scorer",

@@ -12,6 +12,7 @@ from mlflow.models import Model
 from tuner.base.columns import CONTENT
 from tuner.base.errors import ModelError
 from tuner.base.wording import first_line
+from tuner.models.format import check_format
 from tuner.models.scorer import Scorer
 
 FLAVOR = "tuner"  # in MLflow's description of a model: that a search made it
@@ -23,7 +24,7 @@ def check_model(model_uri: str) -> None:
     Raises
     ------
     ModelError
-        There is no such model, or another tool made it.
+        There is no such model, another tool made it, or it is of another format.
     """
     try:
         flavors = mlflow.models.get_model_info(model_uri).flavors
@@ -34,6 +35,7 @@ def check_model(model_uri: str) -> None:
             f"The model {model_uri} was not made by a search of tuner: its flavors are "
             f"{', '.join(flavors)}."
         )
+    check_format(f"The model {model_uri}", flavors[FLAVOR].get("format"))
 
 
 def load_model(model_uri: str) -> Scorer:

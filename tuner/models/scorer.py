@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
 from tuner.base.wording import first_line
+from tuner.models.format import FORMAT, check_format
 from tuner.networks.files import import_keras
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
 from tuner.networks.resolution import Network, load_network
@@ -52,7 +54,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format: Literal[1] = 1
+    format: int = FORMAT
     labels: tuple[str, ...]
     name: str
     digest: str
@@ -148,8 +150,9 @@ class Scorer:
         """
         place = folder / FOLDER
         try:
-            text = (place / _DESCRIPTION).read_text(encoding="utf-8")
-            description = _Description.model_validate_json(text)
+            data = json.loads((place / _DESCRIPTION).read_text(encoding="utf-8"))
+            check_format(f"The model {folder}", data.get("format"))
+            description = _Description.model_validate(data)
             with np.load(place / _HEAD, allow_pickle=False) as arrays:
                 head = LinearHead(arrays["coefficients"], arrays["intercepts"])
         except (OSError, ValidationError, ValueError, KeyError) as error:

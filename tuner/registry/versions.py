@@ -183,7 +183,7 @@ def register_version(
     TrackingError
         The registry refuses the version, or does not answer.
     """
-    tracking.client()
+    tracking.make_current()
     with _registry(f"refuses a version of {name}"):
         return mlflow.register_model(model.model_uri, name, tags=dict(tags))
 

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pyspark import TaskContext
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuner.base.errors import TrackingError
+from tuner.base.errors import StoreError
 from tuner.base.interrupts import Interrupted
 from tuner.tracking.names import ERROR_FILE, KIND, RESUMED, TRIAL
 from tuner.tracking.results import TrialResult
@@ -39,9 +39,10 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
 
     Raises
     ------
-    TrackingError
+    StoreError
         The store refuses something, or stopped answering.
     """
+    tracking.make_current()
     client = tracking.client()
     outer = os.environ.get("MLFLOW_RUN_ID")
     status = "FINISHED"
@@ -63,7 +64,7 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
             log.text(f"{error}\n", ERROR_FILE)
         if isinstance(error, MlflowException):
             shown = without_credentials(tracking.uri)
-            raise TrackingError(
+            raise StoreError(
                 f"The MLflow store {shown} refuses, or stopped answering: {reason(error)}."
             ) from error
         raise
@@ -98,6 +99,7 @@ def trial_run(
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     # MLflow puts a logged model into this process's experiment, whatever its run is.
     os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
+    tracking.make_current()
     _close_earlier_attempts(tracking, parent_id, number)
     log = _new_trial_run(tracking, parent_id, number, params["backbone"])
     try:

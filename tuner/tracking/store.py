@@ -45,12 +45,15 @@ class Tracking:
     experiment_id: str
     access: Mapping[str, str] = field(default_factory=_access, repr=False)
 
-    def client(self) -> MlflowClient:
-        """Open a client, and make this store MLflow's own in this process."""
+    def make_current(self) -> None:
+        """Make this store, with what lets one in, MLflow's own in this process: for its fluent calls."""
         for name, value in self.access.items():
             os.environ.setdefault(name, value)
         if mlflow.get_tracking_uri() != self.uri:
             mlflow.set_tracking_uri(self.uri)
+
+    def client(self) -> MlflowClient:
+        """Open a client of this store; nothing else in the process changes."""
         return MlflowClient(self.uri)
 
 

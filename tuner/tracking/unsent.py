@@ -83,7 +83,9 @@ def _send(run: Run, source: Tracking, target: Tracking, folder: Path) -> None:
     metrics = [metric for name in names for metric in here.get_metric_history(run.info.run_id, name)]
     artifacts = Path(here.download_artifacts(run.info.run_id, "", dst_path=str(folder)))
     models = here.search_logged_models([source.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    source.make_current()
     saved = [Path(mlflow.artifacts.download_artifacts(model.model_uri)) for model in models]
+    target.make_current()
     there = target.client()
     copy = there.create_run(
         target.experiment_id, run.info.start_time, dict(run.data.tags), run.info.run_name

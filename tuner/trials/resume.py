@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from tuner.base.errors import ExperimentError, SearchError, TrackingError
+from tuner.base.errors import ExperimentError, SearchError, StoreError, TrackingError
 from tuner.base.interrupts import Interrupted
 from tuner.experiment.file import experiment_of, read_yaml
 from tuner.experiment.schema import Experiment
@@ -171,6 +171,6 @@ def resumable(run_id: str) -> Iterator[None]:
     """Tell how to resume a search with whatever ends it but a mistake in what it was given."""
     try:
         yield
-    except (SearchError, TrackingError, MlflowException, Interrupted) as error:
+    except (SearchError, StoreError, TrackingError, MlflowException, Interrupted) as error:
         error.add_note(f"Resume it with: tuner search --resume {run_id}")
         raise

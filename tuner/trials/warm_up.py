@@ -66,6 +66,7 @@ def start_warm_up(
 
 def _warm_worker(endpoint: Endpoint, store: Tracking, rehearse: bool, rows: Iterable[int]) -> Iterator[int]:
     list(rows)
+    store.make_current()
     store.client().get_experiment(store.experiment_id)
     session = connect_from_worker(endpoint)
     if rehearse:

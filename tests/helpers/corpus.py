@@ -102,7 +102,7 @@ def in_both(one: bytes) -> Callable[[Path], object]:
     """The same bytes in the class of odd images and in the other one."""
 
     def make(folder: Path) -> None:
-        twin = folder.parents[2] / OTHER / folder.name
+        twin = folder.parents[1] / OTHER / folder.name
         twin.mkdir(parents=True)
         for place in (folder, twin):
             (place / "copy.png").write_bytes(one)

@@ -16,7 +16,8 @@ from pyspark.sql import SparkSession
 from sklearn.datasets import load_digits
 
 from tuner.base.errors import ImageSourceError
-from tuner.images import files as image_files
+from tuner.images import contents as contents_module
+from tuner.images import index as index_module
 from tuner.images import sources as module
 from tuner.images.decoding import decode_image
 from tuner.images.index import contents, index_images
@@ -66,7 +67,7 @@ def test_files_are_hashed_alike_on_the_driver_and_on_the_workers_of_a_cluster(
     (root / "0" / "gone.png").symlink_to(root / "nowhere.png")
     images = read_images(spark, str(root))
     here = index_images(images)
-    monkeypatch.setattr(module, "is_local", lambda _: False)  # as with the master of a cluster
+    monkeypatch.setattr(index_module, "is_local", lambda _: False)  # as with the master of a cluster
     pd.testing.assert_frame_equal(here, index_images(images))
     assert len(here) == 201
     assert here["error"].notna().sum() == 1
@@ -501,8 +502,8 @@ def test_a_file_that_changed_since_its_index_is_never_taken_for_the_old_one(
 def test_a_worker_holds_a_few_files_at_a_time(
     spark: SparkSession, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(image_files, "_BATCH_BYTES", 20)
-    monkeypatch.setattr(image_files, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(contents_module, "_BATCH_BYTES", 20)
+    monkeypatch.setattr(contents_module, "_BATCH_ROWS", 4)
     root = tree(*(f"a/{n}.png" for n in range(9)))
     (root / "b").mkdir()
     (root / "b" / "1.png").write_bytes(b"x" * 1000)

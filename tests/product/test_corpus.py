@@ -270,10 +270,10 @@ def fuzz(number: int, seconds: float, seed: int) -> None:
 def test_damaged_files_of_every_format_give_pixels_or_an_image_error(
     number: int, seconds: float, seed: int
 ):
-    code = f"import test_corpus; test_corpus.fuzz({number}, {seconds}, {seed})"
+    code = f"from tests.product import test_corpus; test_corpus.fuzz({number}, {seconds}, {seed})"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         timeout=200,
         check=False,

@@ -129,7 +129,7 @@ def test_a_stored_network_is_named_by_its_content_wherever_its_file_is(tmp_path:
     )
     store = tmp_path / "store"
     backbone = resolve_network(spec, "float32", NetworkStore(store))
-    assert Path(backbone.file) == store / f"{backbone.digest}.keras"
+    assert Path(backbone.file) == store / "networks" / f"{backbone.digest}.keras"
     assert len(backbone.digest) == 64
     assert int(backbone.digest, 16) >= 0
     assert len(backbone.key) == 64

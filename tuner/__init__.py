@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tuner.models.loading import load_model
     from tuner.models.scorer import Scorer
     from tuner.registry.promotion import promote
+    from tuner.searches.features import fill_cache
+    from tuner.searches.resume import find_search
+    from tuner.searches.search import SearchResult, run_search
     from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.serving.sql_function import register_sql_function
-    from tuner.trials.features import fill_cache
-    from tuner.trials.resume import find_search
-    from tuner.trials.search import SearchResult, run_search
 
 # Imported when first used: a server or a worker that needs one name does not wait for Spark and MLflow.
 _MODULES = {
@@ -27,16 +27,16 @@ _MODULES = {
     "ModelEvaluation": "tuner.serving.batch_evaluation",
     "Scorer": "tuner.models.scorer",
     "SearchError": "tuner.base.errors",
-    "SearchResult": "tuner.trials.search",
+    "SearchResult": "tuner.searches.search",
     "TunerError": "tuner.base.errors",
     "evaluate_model": "tuner.serving.batch_evaluation",
-    "fill_cache": "tuner.trials.features",
-    "find_search": "tuner.trials.resume",
+    "fill_cache": "tuner.searches.features",
+    "find_search": "tuner.searches.resume",
     "load_model": "tuner.models.loading",
     "promote": "tuner.registry.promotion",
     "read_experiment": "tuner.experiment.file",
     "register_sql_function": "tuner.serving.sql_function",
-    "run_search": "tuner.trials.search",
+    "run_search": "tuner.searches.search",
 }
 
 __all__ = [

@@ -9,8 +9,9 @@ from PIL import Image
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.images.test_decoding import FILES, file, photo
+from tuner.classifiers.linear import LinearHead
 from tuner.experiment.schema import NetworkSpec
-from tuner.models.scorer import LinearHead, Scorer
+from tuner.models.scorer import Scorer
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 

@@ -19,7 +19,8 @@ from pyspark.sql import SparkSession
 
 from tests.helpers.models import NO_IMAGES, ODD_IMAGES, embedded, random_head, scorer_of
 from tuner.base.errors import ModelError, NetworkError
-from tuner.models.scorer import LinearHead, Scorer, _hidden, write_scorer
+from tuner.classifiers.linear import LinearHead
+from tuner.models.scorer import Scorer, _hidden, write_scorer
 
 LABELS = ("A", "ñandú <b>", "")
 WIDTH = 3

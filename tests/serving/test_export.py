@@ -9,9 +9,10 @@ import pytest
 from tests.conftest import FinishedSearch, tuner
 from tests.helpers.models import CHAMPION, ODD_IMAGES, as_png, embedded, random_head, scorer_of
 from tuner.base.errors import ModelError
+from tuner.classifiers.linear import LinearHead
 from tuner.cli.main import main
 from tuner.experiment.schema import NetworkSpec
-from tuner.models.scorer import LinearHead, Scorer
+from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore

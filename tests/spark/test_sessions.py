@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tuner.base.errors import SessionError, TrialError
-from tuner.spark.sessions import DriverSession, Endpoint, check_slots, connect_from_worker, driver_session
+from tuner.spark.endpoint import Endpoint, connect_from_worker
+from tuner.spark.sessions import DriverSession, check_slots, driver_session
 
 
 def run(script: str, *, timeout: int = 120, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +26,7 @@ def run(script: str, *, timeout: int = 120, **environment: str) -> subprocess.Co
 def ask(endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
     return run(
         f"""
-        from tuner.spark.sessions import Endpoint, connect_from_worker
+        from tuner.spark.endpoint import Endpoint, connect_from_worker
         session = connect_from_worker(Endpoint({endpoint.host!r}, {endpoint.port}, {endpoint.token!r}))
         print(session.range(5).count())
         """

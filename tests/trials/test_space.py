@@ -11,10 +11,10 @@ from tuner.experiment.schema import SearchSettings
 from tuner.trials.space import (
     NUMBER,
     TrialParams,
+    WithoutRepeats,
     document_of,
     hyperopt_space,
     point_of,
-    without_repeats,
 )
 
 
@@ -30,7 +30,7 @@ def propose(search: SearchSettings, evaluations: int) -> tuple[list[dict], Trial
     fmin(
         objective,
         hyperopt_space(search),
-        algo=without_repeats(search),
+        algo=WithoutRepeats(search),
         max_evals=evaluations,
         trials=trials,
         rstate=np.random.default_rng(0),
@@ -128,7 +128,7 @@ def test_numbers_close_the_gaps_that_lost_trials_left():
     trials.insert_trial_docs(finished)
     trials.refresh()
     domain = Domain(lambda _: 0.0, hyperopt_space(search))
-    proposed = without_repeats(search)([2, 3], domain, trials, 0)
+    proposed = WithoutRepeats(search)([2, 3], domain, trials, 0)
     assert [point_of(document, search)[NUMBER] for document in proposed] == [2, 4]
 
 
@@ -139,5 +139,5 @@ def test_a_resumed_search_proposes_what_it_would_have_proposed():
     resumed.insert_trial_docs(trials.trials[:4])
     resumed.refresh()
     domain = Domain(lambda _: 0.0, hyperopt_space(search))
-    (next_one,) = without_repeats(search)([4], domain, resumed, 0)
+    (next_one,) = WithoutRepeats(search)([4], domain, resumed, 0)
     assert TrialParams.from_point(point_of(next_one, search)) == TrialParams.from_point(points[4])

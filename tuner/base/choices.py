@@ -7,6 +7,8 @@ from typing import Literal
 Preprocessing = Literal["tf", "caffe", "torch", "unit", "none"]
 Precision = Literal["float32", "bfloat16"]
 Metric = Literal["accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"]
+ClassWeight = Literal["none", "balanced"]
+WhereToFit = Literal["auto", "worker", "spark"]
 
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logLoss"})
 

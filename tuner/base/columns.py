@@ -5,6 +5,7 @@ PATH = "path"
 CONTENT = "content"
 LABEL_INDEX = "label_index"
 PART = "part"
+WEIGHT = "weight"  # of a row in a fit, MLlib's weightCol
 
 # Of a pipeline: MLlib's own names, and the class name at its end.
 FEATURES = "features"

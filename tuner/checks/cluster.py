@@ -34,6 +34,7 @@ def check_workers(
     images: str | None = None,
     store: Tracking | None = None,
     run_id: str = "",
+    connects: bool = False,
 ) -> tuple[str, ...]:
     """Ask every worker of a cluster whether it can do its part; gives their hosts, in local mode none.
 
@@ -47,8 +48,9 @@ def check_workers(
     images
         A source of images; a local one must be seen by all.
     store, run_id
-        Where trials are logged, and the search's run, whose experiment file must be seen by all; trials
-        are clients of the session's endpoint, too.
+        Where trials are logged, and the search's run, whose experiment file must be seen by all.
+    connects
+        Whether trials are clients of the session's Spark Connect endpoint.
 
     Raises
     ------
@@ -59,14 +61,14 @@ def check_workers(
     """
     if is_local(session.spark.sparkContext):
         return ()
-    endpoint = session.endpoint
+    endpoint = session.endpoint if connects else None
     with _probe(cache) as (folder, word):
         questions = Questions(
             packages=needed_packages(),
             probe=folder,
             word=word,
             images=_local_path(images) if images else None,
-            endpoint=(endpoint.host, endpoint.port, endpoint.token) if store else None,
+            endpoint=(endpoint.host, endpoint.port, endpoint.token) if endpoint else None,
             tracking=_tracking(store, run_id) if store else None,
         )
         answers = _ask(session, questions)

@@ -95,7 +95,7 @@ class Questions:
     def _check_endpoint(self, host: str) -> None:
         if self.endpoint is None:
             return
-        from tuner.spark.sessions import Endpoint, connect_from_worker
+        from tuner.spark.endpoint import Endpoint, connect_from_worker
 
         try:
             connect_from_worker(Endpoint(*self.endpoint))

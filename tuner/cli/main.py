@@ -19,7 +19,7 @@ from tuner.experiment.file import experiment_of, read_experiment
 from tuner.networks.table import check_names
 
 if TYPE_CHECKING:
-    from tuner.trials.search import SearchResult
+    from tuner.searches.search import SearchResult
 
 # TensorFlow greets every process with lines about its CPU; workers inherit this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -112,7 +112,7 @@ def search(
         port=connect_port,
         preload=FOR_TRIALS,
     )
-    from tuner.trials.search import run_search  # while Spark starts
+    from tuner.searches.search import run_search  # while Spark starts
 
     _show(run_search(read, launch=launch, console=console))
 
@@ -122,9 +122,9 @@ def _resume(
 ) -> None:
     """Go on with a search, by its own experiment unless a file is given."""
     given = read_experiment(Path(experiment), overrides) if experiment else None
+    from tuner.searches.resume import find_search
+    from tuner.searches.search import run_search
     from tuner.tracking.store import open_tracking
-    from tuner.trials.resume import find_search
-    from tuner.trials.search import run_search
 
     earlier = find_search(which, open_tracking(given.name).experiment_id if given else None)
     if given is None:
@@ -158,7 +158,7 @@ def features(
     """Fill the feature cache, so that a search starts at once."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
     read = read_experiment(experiment, overrides)
-    from tuner.trials.features import fill_cache
+    from tuner.searches.features import fill_cache
 
     extracted = fill_cache(read, master=master or None, console=console)
     console.print(f"{extracted} images extracted")

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.base.choices import Metric, Precision, Preprocessing
+from tuner.base.choices import ClassWeight, Metric, Precision, Preprocessing, WhereToFit
 from tuner.base.files import DEFAULT_CACHE
 from tuner.classifiers.parameters import PARAMETERS, searched
 from tuner.classifiers.space import Frozen, ParamSpace, Space, shown
@@ -149,6 +149,8 @@ class SearchSettings(Frozen):
     seed: int = Field(default=42, ge=0, lt=2**32)
     deterministic: bool = False
     metric: Metric = "accuracy"
+    class_weight: ClassWeight = "none"
+    fit: WhereToFit = "auto"
     select: Literal["best", "one-standard-error"] = "best"
 
     @property

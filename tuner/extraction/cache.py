@@ -29,11 +29,11 @@ from tuner.extraction.files import (
     counts,
     parts,
     read_columns,
-    read_features,
     remove_damaged,
     repeats,
     writing_to,
 )
+from tuner.extraction.reading import read_features
 from tuner.extraction.udf import ship_network
 from tuner.extraction.worker import FeatureWriter
 from tuner.images.index import contents
@@ -175,15 +175,22 @@ class FeatureCache:
         failed = known["digest"].isin(set(missing["digest"])) & known["error"].notna()
         return Extraction(len(missing), int(failed.sum()), time.monotonic() - started)
 
-    def load(self, network: Network, digests: Sequence[str]) -> np.ndarray:
+    def load(
+        self, network: Network, digests: Sequence[str], matrix: np.ndarray | None = None
+    ) -> np.ndarray:
         """The features of images that have them, here and in this order: float32 of shape (n, width).
+
+        They are read into `matrix`, if one is given.
 
         Raises
         ------
         CacheError
             A file of the cache is damaged, or some of the images have no features.
         """
-        return read_features(parts(self.folder(network)), digests)
+        if matrix is None:
+            matrix = np.empty((len(digests), network.width), np.float32)
+        read_features(parts(self.folder(network)), digests, matrix)
+        return matrix
 
     def read(self, spark: SparkSession, network: Network, zero: float = 0.0) -> DataFrame:
         """The features of every image that has them: `digest`, and `features` as a dense vector.

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -64,28 +63,6 @@ def read_columns(files: Sequence[str], columns: Sequence[str]) -> pa.Table:
             f"A file of the feature cache is damaged ({first_line(error)}): remove it, and its images are "
             "extracted again."
         ) from error
-
-
-def read_features(files: Sequence[str], digests: Sequence[str]) -> np.ndarray:
-    """The features of images, in the order of their digests: float32 of shape (n, width).
-
-    Raises
-    ------
-    CacheError
-        A part is damaged, or some of the images have no features.
-    """
-    table = read_columns(files, ["digest", "features"])
-    table = table.filter(pc.field("features").is_valid()).combine_chunks()
-    known = pd.Index(table["digest"].to_pandas())
-    first = np.flatnonzero(~known.duplicated())  # a task that was tried again may have written twice
-    places = known[first].get_indexer(pd.Index(digests))
-    if (places < 0).any():
-        raise CacheError(
-            f"{(places < 0).sum()} images have lost their features in the feature cache: start again, and "
-            "they are extracted again."
-        )
-    values: np.ndarray = table["features"].combine_chunks().flatten().to_numpy()
-    return values.reshape(len(known), -1)[first[places]]
 
 
 def write_part(folder: Path, rows: Sequence[Row]) -> int:

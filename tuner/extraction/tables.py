@@ -30,9 +30,19 @@ _MOST_COPIES = 39  # Spark takes no more
 
 
 def feature_table(
-    session: DriverSession, cache: FeatureCache, network: Network, rows: pd.DataFrame
+    session: DriverSession, cache: FeatureCache, network: Network, rows: pd.DataFrame, *, classes: int
 ) -> DataFrame:
-    """The features of `rows`, one row an image: path, label_index, part, features; in a fixed order."""
+    """The features of `rows`, one row an image: path, label_index, part, features; in a fixed order.
+
+    The column of labels says that there are so many `classes`: Spark Connect asks for the size of a model
+    before it is fitted, and without that stops at 100.
+    """
+    table = _table(session, cache, network, rows)
+    nominal = {"ml_attr": {"type": "nominal", "name": LABEL_INDEX, "num_vals": classes}}
+    return table.withMetadata(LABEL_INDEX, nominal)
+
+
+def _table(session: DriverSession, cache: FeatureCache, network: Network, rows: pd.DataFrame) -> DataFrame:
     if _bytes(network, rows) <= _SMALL_BYTES:
         return _small_table(session, cache, network, rows)
     columns = ["path", "digest", "label_index", "part"]
@@ -82,7 +92,8 @@ def publish_tables(
     for network in prepared.networks.values():
         view = re.sub(r"\W", "_", f"{network.name}_{network.key[:8]}").lower()
         most = 1 if _partitions(network, rows) > 1 else min(copies, _MOST_COPIES)
-        held = _hold(session, feature_table(session, cache, network, rows), most)
+        table = feature_table(session, cache, network, rows, classes=len(prepared.labels))
+        held = _hold(session, table, most)
         held.createOrReplaceGlobalTempView(view)
         names[network.name] = f"global_temp.{view}"
     return names

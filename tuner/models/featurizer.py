@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
@@ -16,7 +17,6 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.ml.util import (
     DefaultParamsReader,
-    DefaultParamsWriter,
     MLReadable,
     MLReader,
     MLWritable,
@@ -32,6 +32,7 @@ from tuner.base.errors import ImageSourceError, NetworkError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.udf import featurize_udf, ship_network, worker_threads
 from tuner.models.format import FORMAT, check_format
+from tuner.models.mllib_files import PythonStage
 from tuner.networks.inference import BATCH_SIZE, content_reader, struct_reader
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
@@ -46,21 +47,37 @@ _CHOICES = {
 }
 
 
+@dataclass(frozen=True)
+class FeaturizerStage:
+    """A featurizer as it is saved: parameters, the network's identity and, if asked, its file."""
+
+    featurizer: DeepImageFeaturizer
+
+    @property
+    def uid(self) -> str:
+        """The featurizer's own."""
+        return str(self.featurizer.uid)
+
+    def write(self, folder: Path) -> None:
+        """Write to a folder that is not there yet; needs no session."""
+        network = self.featurizer.network()
+        identified = self.featurizer.copy()
+        identified._describe(network)
+        PythonStage.of(identified, **{_FORMAT_KEY: FORMAT}).write(folder)
+        if identified.getOrDefault(identified.embedWeights):
+            place = folder / _FOLDER
+            place.mkdir()
+            shutil.copyfile(network.file, place / Path(network.file).name)
+
+
 class _FeaturizerWriter(MLWriter):
     def __init__(self, instance: DeepImageFeaturizer) -> None:
         super().__init__()
         self._instance = instance
 
     def saveImpl(self, path: str) -> None:
-        """Write the parameters with the network's identity and, if it is to carry it, its file."""
-        network = self._instance.network()
-        identified = self._instance.copy()
-        identified._describe(network)
-        DefaultParamsWriter.saveMetadata(identified, path, self.sparkSession, {_FORMAT_KEY: FORMAT})
-        if identified.getOrDefault(identified.embedWeights):
-            folder = local_path(path) / _FOLDER
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(network.file, folder / Path(network.file).name)
+        """Write as a stage of a pipeline is written."""
+        FeaturizerStage(self._instance).write(local_path(path))
 
 
 class _FeaturizerReader(MLReader):  # type: ignore[type-arg]

@@ -1,7 +1,7 @@
 """The model folder that MLflow keeps; two faces: `spark`, the pipeline, and `python_function`, no JVM.
 
-`mlflow.spark.log_model` copies through the driver's JVM gateway, which a worker's Connect session does
-not have, and infers requirements in a subprocess, at 10 to 20 seconds a model. So it is written here.
+`mlflow.spark.log_model` needs a JVM, which a worker does not have, and infers requirements in a subprocess,
+at 10 to 20 seconds a model. So it is written here.
 """
 
 from __future__ import annotations
@@ -10,30 +10,36 @@ import base64
 import json
 import platform
 import shutil
-import sys
-import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow import pyfunc
+from mlflow.entities import LoggedModel
 from mlflow.models import Model
-from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from ruamel.yaml import YAML
 
 from tuner.base import distribution
 from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
+from tuner.classifiers.linear import LinearHead
 from tuner.models import scorer
+from tuner.models.featurizer import FeaturizerStage
 from tuner.models.format import FORMAT
 from tuner.models.loading import FLAVOR
-from tuner.models.pipeline_files import save_pipeline
-from tuner.models.scorer import LinearHead, write_scorer
+from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, write_pipeline
+from tuner.models.pipeline import stages_of
+from tuner.models.scorer import write_scorer
+from tuner.networks.resolution import Network
+from tuner.tracking.run_log import RunLog
 
-if TYPE_CHECKING:
-    from pyspark.ml import PipelineModel
-
+_CONDA, _VIRTUALENV = "conda.yaml", "python_env.yaml"
+_EXAMPLE, _SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 # What serving imports; the `spark` face needs pyspark beside them.
 _REQUIREMENTS = (
     "mlflow",
@@ -75,40 +81,61 @@ def requirements() -> list[str]:
     return [*pinned, f"{distribution.NAME} @ {origin}"]
 
 
-def _write_environment(path: Path) -> dict[str, str]:
-    """Write the environment in the two forms that MLflow reads; give their names for the `MLmodel` file."""
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """All that a whole model is made of: image bytes → features → prediction and probability → class name.
+
+    Attributes
+    ----------
+    network
+        The network, with its file.
+    head
+        The fitted classifier.
+    params
+        What it was fitted with, by MLlib's names (`tuner.models.pipeline.classifier_params`).
+    labels
+        The class names; their positions are the label indices.
+    uri
+        Where MLflow has the network; None: the model carries its file.
+    """
+
+    network: Network
+    head: LinearHead
+    params: Mapping[str, Any]
+    labels: Sequence[str]
+    uri: str | None = None
+
+
+def write_model_files(folder: Path, example: bytes) -> None:
+    """Write what all models of a search share: their environment, and an image as an example of the input.
+
+    Parameters
+    ----------
+    folder
+        Made if missing; `log_model` takes copies from there.
+    example
+        The bytes of one image.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     python = platform.python_version()
     pinned = requirements()
-    (path / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
     conda = {
         "name": "mlflow-env",
         "channels": ["conda-forge"],
         "dependencies": [f"python={python}", "pip", {"pip": pinned}],
     }
     virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    YAML().dump(conda, path / "conda.yaml")
-    YAML().dump(virtualenv, path / "python_env.yaml")
-    return {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+    YAML().dump(conda, folder / _CONDA)
+    YAML().dump(virtualenv, folder / _VIRTUALENV)
+    # One image as MLflow's JSON forms of a data frame: bytes as base64.
+    frame = {"columns": [CONTENT], "data": [[base64.b64encode(example).decode("ascii")]]}
+    (folder / _EXAMPLE).write_text(json.dumps(frame), encoding="utf-8")
+    (folder / _SERVING_EXAMPLE).write_text(json.dumps({"dataframe_split": frame}), encoding="utf-8")
 
 
-def _write_example(folder: Path, image: bytes) -> dict[str, str]:
-    """Write one image as MLflow's JSON forms of a data frame: bytes as base64."""
-    example = {"columns": [CONTENT], "data": [[base64.b64encode(image).decode("ascii")]]}
-    (folder / "input_example.json").write_text(json.dumps(example), encoding="utf-8")
-    serving = {"dataframe_split": example}
-    (folder / "serving_input_example.json").write_text(json.dumps(serving), encoding="utf-8")
-    return {
-        "artifact_path": "input_example.json",
-        "type": "dataframe",
-        "pandas_orient": "split",
-        "serving_input_path": "serving_input_example.json",
-    }
-
-
-def save_model(
-    path: str, mlflow_model: Model, *, pipeline: PipelineModel, staging: Path, example: bytes, **_: Any
-) -> None:
-    """Write the model folder; MLflow's `Model.log` calls this.
+def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Path) -> None:
+    """Write the model folder, as a flavor of MLflow does.
 
     Parameters
     ----------
@@ -116,29 +143,33 @@ def save_model(
         The folder to make, on this process's disk.
     mlflow_model
         MLflow's own description, which gets the flavors and is written as `MLmodel`.
-    pipeline
-        Image bytes in, class names out.
-    staging
-        A folder that this process and Spark's executors both see: Spark writes there.
-    example
-        The bytes of one image, as the input example.
+    model
+        What to write.
+    files
+        Where `write_model_files` wrote.
     """
     folder = Path(path)
-    folder.mkdir(parents=True)
-    staged = staging / uuid.uuid4().hex
-    try:
-        save_pipeline(pipeline, staged)
-        shutil.move(staged, folder / scorer.PIPELINE_FOLDER)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    stages: list[Any] = pipeline.stages
-    featurizer, classifier, names = stages
-    head = LinearHead(classifier.coefficientMatrix.toArray(), classifier.interceptVector.toArray())
-    uri = featurizer.getOrDefault("modelUri") if featurizer.isDefined("modelUri") else None
-    write_scorer(folder / scorer.FOLDER, featurizer.network(), head, names.getLabels(), uri)
-    environment = _write_environment(folder)
+    shutil.copytree(files, folder)
+    featurizer, names = stages_of(model.network, model.labels, embedWeights=model.uri is None)
+    if model.uri is not None:
+        featurizer.set(featurizer.modelUri, model.uri)
+    classifier = LogisticRegressionStage(
+        model.head.coefficients,
+        model.head.intercepts,
+        numClasses=max(2, len(model.head.coefficients)),
+        isMultinomial=len(model.head.coefficients) > 1,
+        params=model.params,
+    )
+    stages = (FeaturizerStage(featurizer), classifier, PythonStage.of(names))
+    write_pipeline(folder / scorer.PIPELINE_FOLDER, stages)
+    write_scorer(folder / scorer.FOLDER, model.network, model.head, model.labels, model.uri)
     mlflow_model.signature = SIGNATURE
-    mlflow_model.saved_input_example_info = _write_example(folder, example)
+    mlflow_model.saved_input_example_info = {
+        "artifact_path": _EXAMPLE,
+        "type": "dataframe",
+        "pandas_orient": "split",
+        "serving_input_path": _SERVING_EXAMPLE,
+    }
     mlflow_model.add_flavor(
         "spark",
         pyspark_version=version("pyspark"),
@@ -148,26 +179,21 @@ def save_model(
     )
     mlflow_model.add_flavor(FLAVOR, tuner_version=distribution.version(), format=FORMAT, data=scorer.FOLDER)
     pyfunc.add_to_model(
-        mlflow_model,
-        loader_module="tuner.models.scorer",
-        conda_env=environment["conda"],
-        python_env=environment["virtualenv"],
+        mlflow_model, loader_module="tuner.models.scorer", conda_env=_CONDA, python_env=_VIRTUALENV
     )
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
 
-def log_model(
-    run_id: str, pipeline: PipelineModel, *, name: str, staging: Path, example: bytes, **options: Any
-) -> ModelInfo:
-    """Log the model to a run, as an MLflow logged model; options are those of `Model.log`."""
-    return Model.log(
-        artifact_path=None,
-        name=name,
-        flavor=sys.modules[__name__],
-        run_id=run_id,
-        pipeline=pipeline,
-        staging=staging,
-        example=example,
-        validate_serving_input=False,  # it would load TensorFlow for each trial
-        **options,
-    )
+def log_model(run: RunLog, model: FittedModel, *, name: str, files: Path) -> LoggedModel:
+    """Log the model to a run, as an MLflow logged model.
+
+    Parameters
+    ----------
+    run
+        The run that it is of.
+    model, files
+        As `save_model` takes them.
+    name
+        The logged model's name.
+    """
+    return run.model(name, partial(save_model, model=model, files=files))

@@ -10,8 +10,18 @@ from mlflow.exceptions import MlflowException
 from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
 
-from tuner.base.columns import CONTENT, FEATURES, LABEL_INDEX, PREDICTED_LABEL, PREDICTION, PROBABILITY
+from tuner.base.choices import ClassWeight
+from tuner.base.columns import (
+    CONTENT,
+    FEATURES,
+    LABEL_INDEX,
+    PREDICTED_LABEL,
+    PREDICTION,
+    PROBABILITY,
+    WEIGHT,
+)
 from tuner.base.errors import ModelError
+from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.models.class_names import ClassNames
 from tuner.models.featurizer import DeepImageFeaturizer
@@ -26,26 +36,35 @@ REASON = "_reason"  # the column that says why an image could not be decoded; nu
 _BLOCK_MB = 64.0  # rows that MLlib multiplies at once; its default is 1
 
 
-def fit_classifier(table: DataFrame, params: TrialParams) -> LogisticRegressionModel:
-    """Fit MLlib's `LogisticRegression` on a table of `features` and `label_index`."""
-    classifier = LogisticRegression(
-        featuresCol=FEATURES,
-        labelCol=LABEL_INDEX,
-        predictionCol=PREDICTION,
-        probabilityCol=PROBABILITY,
-        **params.values,
-        maxBlockSizeInMB=_BLOCK_MB,
-    )
-    return classifier.fit(table)
+def classifier_params(params: TrialParams, class_weight: ClassWeight = "none") -> dict[str, Any]:
+    """What `LogisticRegression` is given for a trial's parameters, by MLlib's names."""
+    columns = {
+        "featuresCol": FEATURES,
+        "labelCol": LABEL_INDEX,
+        "predictionCol": PREDICTION,
+        "probabilityCol": PROBABILITY,
+    }
+    if class_weight != "none":
+        columns["weightCol"] = WEIGHT
+    return {**columns, **params.values, "maxBlockSizeInMB": _BLOCK_MB}
 
 
-def assemble(
-    network: Network, model: LogisticRegressionModel, labels: Sequence[str], **params: Any
-) -> PipelineModel:
-    """Put together the whole model: image bytes → features → prediction and probability → class name.
+def fit_classifier(
+    table: DataFrame, params: TrialParams, class_weight: ClassWeight = "none"
+) -> LogisticRegressionModel:
+    """Fit MLlib's `LogisticRegression` on a table of `features`, `label_index` and maybe `weight`."""
+    return LogisticRegression(**classifier_params(params, class_weight)).fit(table)
 
-    `params` are further ones of the `DeepImageFeaturizer`, such as `embedWeights`.
-    """
+
+def head_of(model: LogisticRegressionModel) -> LinearHead:
+    """A fitted model as arrays."""
+    return LinearHead(model.coefficientMatrix.toArray(), model.interceptVector.toArray())
+
+
+def stages_of(
+    network: Network, labels: Sequence[str], **params: Any
+) -> tuple[DeepImageFeaturizer, ClassNames]:
+    """The stages before and after the classifier; `params` are further ones of the featurizer."""
     featurizer = DeepImageFeaturizer.from_network(
         network, inputCol=CONTENT, outputCol=FEATURES, handleInvalid="keep", **params
     )
@@ -55,6 +74,17 @@ def assemble(
         outputCol=PREDICTED_LABEL,
         labels=list(labels),
     )
+    return featurizer, names
+
+
+def assemble(
+    network: Network, model: LogisticRegressionModel, labels: Sequence[str], **params: Any
+) -> PipelineModel:
+    """Put together the whole model: image bytes → features → prediction and probability → class name.
+
+    `params` are further ones of the `DeepImageFeaturizer`, such as `embedWeights`.
+    """
+    featurizer, names = stages_of(network, labels, **params)
     return PipelineModel([featurizer, model, names])
 
 

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
 from tuner.base.wording import first_line
+from tuner.classifiers.linear import LinearHead
 from tuner.models.format import FORMAT, check_format
 from tuner.networks.files import import_keras
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
@@ -63,37 +63,6 @@ class _Description(BaseModel):
     width: int
     precision: Precision
     uri: str | None = None  # where MLflow has the network, if the model does not carry it
-
-
-@dataclass(frozen=True, eq=False)
-class LinearHead:
-    """MLlib's fitted logistic regression as arrays.
-
-    Attributes
-    ----------
-    coefficients
-        float64 of shape (k, width) for k classes; (1, width) for two, as MLlib's binomial family has it.
-    intercepts
-        float64 of shape (k,) or (1,).
-    """
-
-    coefficients: np.ndarray
-    intercepts: np.ndarray
-
-    def probability(self, features: np.ndarray) -> np.ndarray:
-        """Features of shape (n, width) → probabilities, float64 of shape (n, k).
-
-        References
-        ----------
-        `org.apache.spark.ml.classification.LogisticRegressionModel.raw2probabilityInPlace`.
-        """
-        margins = features.astype(np.float64) @ self.coefficients.T + self.intercepts
-        if margins.shape[1] == 1:
-            with np.errstate(over="ignore"):  # exp of a large margin is infinite, and 1 / inf is 0
-                positive = 1 / (1 + np.exp(-margins))
-            return np.hstack([1 - positive, positive])
-        powers = np.exp(margins - margins.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
 
 
 def write_scorer(

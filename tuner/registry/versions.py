@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
-from mlflow.models.model import ModelInfo
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -174,7 +174,7 @@ def holder_of(tracking: Tracking, name: str, alias: str) -> ModelVersion | None:
 
 
 def register_version(
-    tracking: Tracking, model: ModelInfo, *, name: str, tags: Mapping[str, str]
+    tracking: Tracking, model: LoggedModel, *, name: str, tags: Mapping[str, str]
 ) -> ModelVersion:
     """Register a logged model as the newest version of `name`; it has no stage and no alias yet.
 

@@ -7,14 +7,11 @@ the search itself carry it within (`figure_html`).
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from string import Template
 
 import plotly.graph_objects as go
-from PIL import Image
 from plotly.offline import get_plotlyjs
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -26,12 +23,14 @@ $body
 
 # The frame's address is blob:<address of the MLflow server>/<id>; without blob:, it is a base for the URL.
 _LIGHT_BODY = Template("""<div id="figure" style="height: 100vh">
-<img src="$image" alt="$title" style="max-width: 100%; max-height: 100%">
+<img id="picture" src="$image" alt="$title" style="max-width: 100%; max-height: 100%">
 </div>
 <script>
 const figure = $figure;
+const server = location.href.replace(/^blob:/, "");
+if (server !== location.href) document.getElementById("picture").src = new URL($picture, server);
 const library = document.createElement("script");
-library.src = new URL($url, location.href.replace(/^blob:/, ""));
+library.src = new URL($url, server);
 library.onload = () => {
   const place = document.getElementById("figure");
   place.replaceChildren();
@@ -60,30 +59,29 @@ def plotly_js() -> str:
     return source
 
 
-def light_figure_html(figure: go.Figure, image: Image.Image, url: str) -> str:
-    """Give a small page with a figure; it loads plotly.js from `url` and shows `image` where it cannot.
+def light_figure_html(figure: go.Figure, image: str, *, library: str, picture: str) -> str:
+    """Give a small page with a figure; where it cannot load plotly.js, it shows an image of it.
 
     Parameters
     ----------
     figure
         Any figure.
     image
-        The same seen at a glance: for a page that was downloaded, or a server that wants a password.
-    url
-        Where `plotly_js` is stored, relative to the address of the MLflow server, such as
+        The name of a picture beside the page, the same seen at a glance: for a page that was downloaded, or
+        a server that wants a password.
+    library, picture
+        Where `plotly_js` and that picture are, relative to the address of the MLflow server, such as
         `get-artifact?path=charts/plotly.mjs&run_uuid=<run>`.
     """
     title = html.escape(html.unescape(figure.layout.title.text))
     body = _LIGHT_BODY.substitute(
-        image=_data_url(image), title=title, figure=figure.to_json(), url=_script_string(url)
+        image=html.escape(image),
+        title=title,
+        figure=figure.to_json(),
+        url=_script_string(library),
+        picture=_script_string(picture),
     )
     return _PAGE.substitute(title=title, body=body)
-
-
-def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.quantize(64).save(buffer, "PNG", optimize=True)  # looks the same, half the size
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _script_string(text: str) -> str:

@@ -93,14 +93,18 @@ def log_trials(run: RunLog, results: Sequence[TrialResult], metric: str) -> pd.D
     return frame
 
 
-def log_winner(run: RunLog, best: TrialResult, test: Evaluation, scored: Scored) -> None:
+def log_winner(run: RunLog, best: TrialResult, test: Evaluation, scored: Scored, model_id: str) -> None:
     """Log the trial that won, and what its parameters are worth on the test part."""
-    run.batch(
+    log_evaluation(
+        run,
+        test,
+        scored,
+        plotly_run=run.run_id,
         params={f"best_{name}": value for name, value in best.params.to_dict().items()},
         metrics=dict(best.metrics) | {f"test_{name}": value for name, value in test.metrics.items()},
         tags={names.BEST: str(best.trial)},
+        model_id=model_id,
     )
-    log_evaluation(run, test, scored, plotly_run=run.run_id)
     roc = charts.roc_figure(scored.label_index, scored.probability, test.labels)
     run.text(figure_html(charts.confusion_figure(test), roc), names.TEST_CHARTS_FILE)
 

@@ -13,9 +13,10 @@ import numpy as np
 from tuner.base.choices import Preprocessing
 from tuner.base.columns import CONTENT, PREDICTION, PROBABILITY
 from tuner.base.errors import ImageError, ModelError
+from tuner.classifiers.linear import LinearHead
 from tuner.images.decoding import decode_image, resize
 from tuner.images.preprocessing import MODES
-from tuner.models.scorer import LinearHead, Scorer
+from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras, open_keras
 
 Format = Literal["keras", "savedmodel"]

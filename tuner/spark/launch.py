@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -17,32 +16,30 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from tuner.base.errors import SessionError
+from tuner.spark.endpoint import TOKEN_VARIABLE
 from tuner.spark.executors import check_standalone, java_reason
 from tuner.spark.settings import chosen_master, local_slots, settings
 from tuner.spark.worker_daemon import nobody, start_workers
 
-TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
-_PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
-
 
 @dataclass(frozen=True)
 class SparkStarted:
-    """A session, its master, and the port on this machine where its Spark Connect endpoint listens.
+    """A session and its master.
 
     `workers` ends when the workers that were to import ahead wait for tasks.
     """
 
     spark: SparkSession
     master: str
-    port: int
     workers: Future[None]
 
 
 @dataclass(frozen=True)
 class SparkLaunch:
-    """Spark as it starts; `token` is what its Spark Connect endpoint will ask for."""
+    """Spark as it starts; `port` and `token` are its Spark Connect endpoint's, should that be opened."""
 
     parallelism: int
+    port: int
     token: str = field(repr=False)
     started: Future[SparkStarted] = field(repr=False)
 
@@ -52,8 +49,7 @@ class SparkLaunch:
         Raises
         ------
         SessionError
-            No Java, no master, too few slots, a port in use, or a session that is already running in this
-            process.
+            No Java, no master, too few slots, or a session that is already running in this process.
         """
         return self.started.result()
 
@@ -66,7 +62,7 @@ def launch_spark(
     port: int = 0,
     preload: Sequence[str] = (),
 ) -> SparkLaunch:
-    """Begin to start Spark with a Spark Connect endpoint: the JVM takes seconds, as do other imports.
+    """Begin to start Spark: the JVM takes seconds, as do other imports.
 
     Without somebody who waits for it, it ends with this process.
 
@@ -79,15 +75,15 @@ def launch_spark(
     master
         A Spark master URL; None: that of `spark-defaults.conf`, or else local mode, on every core.
     port
-        The endpoint's port; 0: a free one.
+        The port of the Spark Connect endpoint, should it be opened; 0: a free one.
     preload
         What Spark's workers on this machine begin to import as soon as it has started (`worker_daemon`).
     """
-    launch = SparkLaunch(parallelism, _token(), Future())
+    launch = SparkLaunch(parallelism, port, _token(), Future())
 
     def run() -> None:
         try:
-            launch.started.set_result(_start(app_name, parallelism, master, port, preload))
+            launch.started.set_result(_start(app_name, parallelism, master, preload))
         except BaseException as error:  # whoever waits gets it
             launch.started.set_exception(error)
 
@@ -95,14 +91,12 @@ def launch_spark(
     return launch
 
 
-def _start(
-    app_name: str, parallelism: int, master: str | None, port: int, preload: Sequence[str]
-) -> SparkStarted:
+def _start(app_name: str, parallelism: int, master: str | None, preload: Sequence[str]) -> SparkStarted:
     _check_java()
     if _is_running():
         raise SessionError(
             "A Spark session is already running in this process: stop it (spark.stop()) before a "
-            "search, which starts one with a Spark Connect endpoint of its own."
+            "search, which starts one of its own."
         )
     master = chosen_master(master, parallelism)
     local = local_slots(master)
@@ -118,12 +112,12 @@ def _start(
         # Trials side by side use the cores; threads of an OpenBLAS, where MLlib finds one, are in the way.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        spark, port = _launch_on_free_port(app_name, master, port)
+        spark = _launch(app_name, master)
     finally:
         del os.environ[TOKEN_VARIABLE]
     ahead = preload and local is not None
     workers = start_workers(spark.sparkContext, parallelism, preload) if ahead else nobody()
-    return SparkStarted(spark, master, port, workers)
+    return SparkStarted(spark, master, workers)
 
 
 def check_slots(slots: int, parallelism: int, where: str) -> None:
@@ -166,36 +160,13 @@ def _check_java() -> None:
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _launch(app_name: str, master: str, port: int) -> SparkSession:
+def _launch(app_name: str, master: str) -> SparkSession:
     builder = SparkSession.builder.appName(app_name)
-    for key, value in settings(master, port).items():
+    for key, value in settings(master).items():
         builder = builder.config(key, value)
     try:
         return builder.getOrCreate()
     except Exception as error:  # py4j's own error: the JVM says what went wrong in its text
-        if "BindException" in str(error) and str(port) in str(error):
-            raise SessionError(
-                f"Port {port} of this machine is in use, so Spark Connect cannot listen there: choose "
-                "another with --connect-port, or 0 for any free one."
-            ) from None
         raise SessionError(
             f"Spark could not be started with master {master}: {java_reason(error)}"
         ) from error
-
-
-def _launch_on_free_port(app_name: str, master: str, port: int) -> tuple[SparkSession, int]:
-    for attempt in range(1, _PORTS_TRIED + 1):
-        chosen = port or _free_port()
-        try:
-            return _launch(app_name, master, chosen), chosen
-        except SessionError as error:
-            if port or "is in use" not in str(error) or attempt == _PORTS_TRIED:
-                raise
-    raise AssertionError("unreachable")

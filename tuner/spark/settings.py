@@ -14,7 +14,6 @@ from tuner.base.machine import machine_cores, memory_mib
 from tuner.spark.class_archive import archive_options
 
 _TASK_ATTEMPTS = 4  # Spark's default on clusters; its local mode gives up at the first dead worker
-_PLUGIN = "org.apache.spark.sql.connect.SparkConnectPlugin"
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 
 
@@ -53,8 +52,8 @@ def chosen_master(master: str | None, parallelism: int) -> str:
     return chosen or f"local[{machine_cores() + parallelism},{_TASK_ATTEMPTS}]"
 
 
-def settings(master: str, port: int) -> dict[str, str]:
-    """What Spark is started with, to serve trials on `port`; on a cluster the user's defaults go first."""
+def settings(master: str) -> dict[str, str]:
+    """What Spark is started with; on a cluster the user's defaults go first."""
     defaults = user_defaults()
     local = local_slots(master) is not None
     log4j = resources.files("tuner.spark") / "log4j2.properties"
@@ -65,7 +64,6 @@ def settings(master: str, port: int) -> dict[str, str]:
         java_options = f"{java_options} {archive_options()}"
     if "log4j" not in java_options:
         java_options = f"{java_options} -Dlog4j2.configurationFile={log4j}".strip()
-    plugins = [plugin for plugin in defaults.get("spark.plugins", "").split(",") if plugin]
     ours = {
         "spark.scheduler.mode": "FAIR",  # the MLlib jobs of several trials share the slots
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -77,10 +75,9 @@ def settings(master: str, port: int) -> dict[str, str]:
         ours = {key: value for key, value in ours.items() if key not in defaults}
     ours |= {
         "spark.master": master,
-        "spark.plugins": ",".join(dict.fromkeys([*plugins, _PLUGIN])),
-        # Where Spark's driver itself listens: on every machine the address that executors call.
+        # Of Spark Connect, should it be opened: where Spark's driver itself listens, on every machine the
+        # address that executors call.
         "spark.connect.grpc.binding.address": "127.0.0.1" if local else "${spark.driver.bindAddress}",
-        "spark.connect.grpc.binding.port": str(port),
         _JAVA_OPTIONS: java_options,
     }
     if local:

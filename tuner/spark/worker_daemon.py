@@ -22,8 +22,6 @@ VARIABLE = "TUNER_PRELOAD"  # in the environment of tasks: what to import, separ
 # Modules, and functions that import (`module:function`). A fork loses threads: these start none that count.
 FOR_TRIALS = (
     "pyspark.worker",
-    "pyspark.sql.connect.session",
-    "pyspark.ml.connect.proto",
     "mlflow.store.tracking.sqlalchemy_store",
     "tuner.trials.trial",
 )

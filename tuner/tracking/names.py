@@ -38,11 +38,16 @@ ERROR_FILE = "error.txt"
 CONFUSION_IMAGE = "confusion_matrix"
 CONFUSION_FILE = "confusion_matrix.json"
 CONFUSION_FIGURE = "confusion_matrix.html"
+CONFUSION_PICTURE = "confusion_matrix.png"
 REPORT_FILE = "classification_report.json"
 PREDICTIONS_FILE = "predictions.json"
+PREDICTIONS_TABLE = "predictions.parquet"  # of many images
 MODEL = "model"
 
 HISTORY = "objectiveHistory"  # a trial's stepped metric
+SOLVER_DIFFERENCE = (
+    "solver_difference"  # of a search: how far the worker's fit of the winner is from MLlib's
+)
 
 
 def artifact_address(run_id: str, file: str) -> str:

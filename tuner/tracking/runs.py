@@ -51,7 +51,7 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
     run = mlflow.start_run(
         resumed, experiment_id=tracking.experiment_id, run_name=None if outer or resumed else name
     )
-    log = RunLog(client, run.info.run_id, run if resumed else None)
+    log = RunLog(client, run.info.run_id, run.info.experiment_id, run if resumed else None)
     try:
         log.batch(tags={KIND: kind})
         yield log
@@ -118,7 +118,7 @@ def _new_trial_run(tracking: Tracking, parent_id: str, number: int, backbone: st
     tags = {MLFLOW_PARENT_RUN_ID: parent_id, KIND: "trial", TRIAL: str(number)}
     name = trial_name(number, backbone)
     run = client.create_run(tracking.experiment_id, run_name=name, tags=tags)
-    return RunLog(client, run.info.run_id)
+    return RunLog(client, run.info.run_id, tracking.experiment_id)
 
 
 def _close_earlier_attempts(tracking: Tracking, parent_id: str, number: int) -> None:
@@ -162,7 +162,7 @@ def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[
     """
     begun = _begun(tracking, parent_id, number)
     if begun:
-        log = RunLog(tracking.client(), begun[-1])
+        log = RunLog(tracking.client(), begun[-1], tracking.experiment_id)
     else:
         log = _new_trial_run(tracking, parent_id, number, params["backbone"])
     log.batch(params=params)

@@ -102,7 +102,7 @@ def _send(run: Run, source: Tracking, target: Tracking, folder: Path) -> None:
             saved=model,
             validate_serving_input=False,
         )
-    RunLog(there, copy.info.run_id).finish()
+    RunLog(there, copy.info.run_id, target.experiment_id).finish()
 
 
 def save_model(path: str, mlflow_model: Model, *, saved: Path, **_: Any) -> None:

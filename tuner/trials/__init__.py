@@ -1,1 +1,1 @@
-"""The search: what trials there are, how SparkTrials runs them, and what becomes of the winner."""
+"""Trials: what is proposed, how SparkTrials runs them, and what one does on a worker."""

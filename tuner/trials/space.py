@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -16,21 +19,19 @@ from tuner.experiment.schema import SearchSettings
 
 Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
 
-_ALGORITHMS: Mapping[str, Algorithm] = {
-    "tpe": tpe.suggest,
-    "random": rand.suggest,
-    "anneal": anneal.suggest,
-}
 _ATTEMPTS = 50  # at a parameter set that was not proposed before, with each algorithm
+_MOST_LISTED = 100_000  # points of a finite space
 
 # SparkTrials tells an objective the parameters and nothing else. The number of the trial travels as
-# one more of them: sampled like any other, so that hyperopt knows it, then set (`without_repeats`).
+# one more of them: sampled like any other, so that hyperopt knows it, then set (`WithoutRepeats`).
 NUMBER = "trial"
 
 
 def _dimension(name: str, space: ParamSpace) -> Any:
     if space.low is not None and space.high is not None:
         if PARAMETERS[name].whole:
+            if space.log:
+                return hp.qloguniform(name, np.log(space.low), np.log(space.high), 1)
             return hp.uniformint(name, int(space.low), int(space.high))
         if space.log:
             return hp.loguniform(name, np.log(space.low), np.log(space.high))
@@ -81,42 +82,82 @@ def document_of(trial_id: int, number: int, params: TrialParams, search: SearchS
     return generate_trial(trial_id, values)
 
 
-def without_repeats(search: SearchSettings) -> Algorithm:
-    """The search's algorithm, made to number its proposals and to propose no parameter set twice.
+def algorithm_of(search: SearchSettings) -> Algorithm:
+    """Hyperopt's algorithm; TPE learns once a quarter of the trials, at least 5, are there.
+
+    Its own default is 20: in a search of 16 it would propose at random to the end.
+    """
+    if search.algorithm == "tpe":
+        return partial(tpe.suggest, n_startup_jobs=max(5, math.ceil(search.max_evals / 4)))
+    chosen: Algorithm = {"random": rand.suggest, "anneal": anneal.suggest}[search.algorithm]
+    return chosen
+
+
+class WithoutRepeats:
+    """A search's algorithm, made to number its proposals and to propose no parameter set twice.
 
     `search.points` come first. A set that was proposed before, finished or not, is asked for again, then
-    drawn at random; when even that finds nothing new the space is exhausted and no proposal is made, which
-    ends the search. Numbers begin with 1 and close the gaps that lost trials left.
+    drawn at random, then taken from those left of a finite space; when even that finds nothing new the
+    space is exhausted and no proposal is made, which ends the search. Numbers begin with 1 and close the
+    gaps that lost trials left, with other parameters: theirs may be why their workers died.
     """
 
-    def suggest(new_ids: Sequence[int], domain: Any, trials: Any, _: int) -> list[dict[str, Any]]:
-        known = [point_of(doc, search) for doc in trials.trials]
-        seen = {TrialParams.from_point(point) for point in known}
+    def __init__(self, search: SearchSettings) -> None:
+        self._search = search
+        self._algorithm = algorithm_of(search)
+        self._proposed: set[TrialParams] = set()
+        self._tries: Counter[int] = Counter()  # by number
+
+    def __call__(self, new_ids: Sequence[int], domain: Any, trials: Any, _: int) -> list[dict[str, Any]]:
+        """Propose a trial for each of the new ids, as far as there is something new to try."""
+        known = [point_of(doc, self._search) for doc in trials.trials]
+        seen = self._proposed | {TrialParams.from_point(point) for point in known}
         taken = {int(point[NUMBER]) for point in known}
         documents = []
         for new_id in new_ids:
             number = next(number for number in count(1) if number not in taken)
-            for document in _proposals(search, new_id, number, domain, trials):
-                params = TrialParams.from_point(point_of(document, search))
+            for document in self._proposals(new_id, number, domain, trials, seen):
+                params = TrialParams.from_point(point_of(document, self._search))
                 if params not in seen:
                     document["misc"]["vals"][NUMBER] = [number]
                     seen.add(params)
                     taken.add(number)
+                    self._proposed.add(params)
+                    self._tries[number] += 1
                     documents.append(document)
                     break
         return documents
 
-    return suggest
+    def _proposals(
+        self, new_id: int, number: int, domain: Any, trials: Any, seen: Collection[TrialParams]
+    ) -> Iterator[dict[str, Any]]:
+        """What to try as the trial of this number, until one is new."""
+        search = self._search
+        for point in search.points:
+            yield document_of(new_id, number, TrialParams(**point.model_dump()), search)
+        # By the number, not by hyperopt's generator: a search that is resumed proposes what it would have.
+        again = self._tries[number]
+        rng = np.random.default_rng((search.seed, number, again) if again else (search.seed, number))
+        for algorithm in (self._algorithm, rand.suggest):
+            for _ in range(_ATTEMPTS):
+                yield from algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))
+        left = [params for params in finite_points(search) if params not in seen]
+        if left:
+            yield document_of(new_id, number, left[int(rng.integers(len(left)))], search)
 
 
-def _proposals(
-    search: SearchSettings, new_id: int, number: int, domain: Any, trials: Any
-) -> Iterator[dict[str, Any]]:
-    """What to try as the trial of this number, until one is new."""
-    for point in search.points:
-        yield document_of(new_id, number, TrialParams(**point.model_dump()), search)
-    # By the number, not by hyperopt's generator: a search that is resumed proposes what it would have.
-    rng = np.random.default_rng((search.seed, number))
-    for algorithm in (_ALGORITHMS[search.algorithm], rand.suggest):
-        for _ in range(_ATTEMPTS):
-            yield from algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))
+def finite_points(search: SearchSettings) -> list[TrialParams]:
+    """Every point of a finite space; none of one that is not, or too large to list."""
+    columns: list[Sequence[Any]] = [[spec.name for spec in search.backbone]]
+    for name, space in search.spaces.items():
+        if space.values:
+            columns.append(space.values)
+        elif PARAMETERS[name].whole:
+            low, high = space.bounds
+            columns.append(range(int(low), int(high) + 1))
+        else:
+            return []
+    if math.prod(map(len, columns)) > _MOST_LISTED:
+        return []
+    keys = ("backbone", *search.spaces)
+    return [TrialParams.from_point(dict(zip(keys, values, strict=True))) for values in product(*columns)]

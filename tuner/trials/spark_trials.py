@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,16 +17,18 @@ import numpy as np
 from hyperopt import STATUS_OK, SparkTrials, fmin
 from hyperopt.base import JOB_STATE_DONE
 from hyperopt.exceptions import AllTrialsFailed
-from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tuner.experiment.schema import SearchSettings
 from tuner.spark.jobs import cancelled_after
 from tuner.tracking.results import TrialResult
-from tuner.trials.space import document_of, hyperopt_space, without_repeats
+from tuner.trials.space import WithoutRepeats, document_of, hyperopt_space
 
 Objective = Callable[[dict[str, Any]], dict[str, Any]]
+_ROUND = 4  # of deterministic trials: proposed at once
 _POLL_SECONDS = 0.1
+_SETTLING_SECONDS = 0.01  # from a job's end until SparkTrials has put its result down
+_trial_ended = threading.Condition()
 
 
 class _TrialSession:
@@ -48,31 +51,15 @@ class _TrialSession:
         return _TrialSession(self._covered.sparkContext, self._limit)
 
     def parallelize(self, *arguments: Any) -> _TrialSession:
-        _name_lambdas_alike(self._covered)
         return _TrialSession(self._covered.parallelize(*arguments), self._limit)
 
     def mapPartitions(self, function: Callable[[Iterable[Any]], Iterable[Any]]) -> Any:
         def read_to_the_end(rows: Iterable[Any]) -> Iterable[Any]:
             return function(list(rows))
 
-        job = self._covered.mapPartitions(read_to_the_end)
-        if self._limit is None:
-            return job
         # SparkTrials tells the function of a task, and nobody else, what its trial is.
-        point = inspect.getclosurevars(function).nonlocals["params"]
-        return _LimitedJob(job, self._limit, point)
-
-
-def _name_lambdas_alike(context: SparkContext) -> None:
-    """Let the fits of a trial have the code that Spark generated for an earlier trial's.
-
-    MLlib's check for NaN is a lambda, whose variable the JVM names by a counter: x_1, x_2 and so on. The
-    name stands in a comment of the code, so Spark would take each fit's for new: it is compiled, and
-    interpreted at first. Names must differ within one expression only, and no expression of a trial nests
-    lambdas. Only Spark's own tests set the counter back: there is no public way.
-    """
-    variables = context._jvm.org.apache.spark.sql.internal  # type: ignore[union-attr]
-    getattr(getattr(variables, "UnresolvedNamedLambdaVariable$"), "MODULE$").resetIdGenerator()
+        point = inspect.getclosurevars(function).nonlocals.get("params", {})
+        return _TrialJob(self._covered.mapPartitions(read_to_the_end), self._limit, point)
 
 
 @dataclass(frozen=True)
@@ -89,14 +76,24 @@ class TrialLimit:
 
 
 @dataclass(frozen=True)
-class _LimitedJob:
+class _TrialJob:
     """The job of one trial; SparkTrials collects it in a thread of its own."""
 
     job: Any
-    limit: TrialLimit
+    limit: TrialLimit | None
     point: Mapping[str, Any]
 
     def collect(self) -> list[Any]:
+        try:
+            return self._collect()
+        finally:
+            wake_up = threading.Timer(_SETTLING_SECONDS, _tell_that_a_trial_ended)
+            wake_up.daemon = True
+            wake_up.start()
+
+    def _collect(self) -> list[Any]:
+        if self.limit is None:
+            return list(self.job.collect())
         with cancelled_after(self.job.context, self.limit.seconds, "trial") as late:
             try:
                 return list(self.job.collect())
@@ -106,23 +103,29 @@ class _LimitedJob:
                 return [self.limit.late(self.point).to_document(self.limit.metric)]
 
 
+def _tell_that_a_trial_ended() -> None:
+    with _trial_ended:
+        _trial_ended.notify_all()
+
+
 class _ShortSleep:
-    """The `time` module, but for sleeps of at most `_POLL_SECONDS`."""
+    """The `time` module, but for sleeps: they end with a trial, or after `_POLL_SECONDS`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        time.sleep(min(seconds, _POLL_SECONDS))
+        with _trial_ended:
+            _trial_ended.wait(min(seconds, _POLL_SECONDS))
 
 
 @contextlib.contextmanager
 def short_polls() -> Iterator[None]:
-    """Let hyperopt look for finished trials ten times a second, not once.
+    """Let hyperopt look for finished trials when one has ended, and ten times a second, not once.
 
-    Both of its loops sleep for a second, a constant: at two to three seconds a trial, slots stand idle up
-    to half of the time. There is no setting for it, so its modules' `time` is replaced meanwhile.
+    Both of its loops sleep for a second, a constant: slots would stand idle most of the time. There is no
+    setting for it, so its modules' `time` is replaced meanwhile.
     """
     modules = [importlib.import_module(name) for name in ("hyperopt.fmin", "hyperopt.spark")]
     for module in modules:
@@ -201,10 +204,11 @@ def run_trials(
 ) -> None:
     """Run the trials of a search; `trials` holds them, for others to watch meanwhile.
 
-    With `search.deterministic`, trials are proposed in rounds of `parallelism`, each from the results
-    of all rounds before it, so that which trial ends first changes nothing. A trial that is lost for good
-    (its worker died again and again) is made up for. A result that `ends` the search is the last: the
-    trials beside it are cancelled.
+    With `search.deterministic`, trials are proposed in rounds of four, whatever the parallelism, each from
+    the results of all rounds before it, so that which trial ends first changes nothing.
+
+    A trial that is lost for good (its worker died again and again) is made up for. A result that `ends` the
+    search is the last: the trials beside it are cancelled.
     """
     deadline = None if search.timeout is None else time.monotonic() + search.timeout
     no_gain = NoGain(search.early_stop)
@@ -215,12 +219,14 @@ def run_trials(
     def stop(trials: Any, *_: Any) -> tuple[bool, list[Any]]:
         return ended(trials)[0] or no_gain(trials)[0], []
 
-    step = search.parallelism if search.deterministic else search.max_evals
+    step = _ROUND if search.deterministic else search.max_evals
+    algorithm = WithoutRepeats(search)
     for wanted in _totals(step, search.max_evals):
         while (before := len(trials)) < wanted:
             if deadline is not None:
                 trials.timeout = max(deadline - time.monotonic(), 0.1)
-            _propose_and_run(trials, objective, search, wanted, ended if search.deterministic else stop)
+            stopper = ended if search.deterministic else stop
+            _propose_and_run(trials, objective, search, algorithm, wanted, stopper)
             # As many as before: the space is exhausted, or every trial's worker died.
             if trials.fmin_cancelled_reason or len(trials) == before:
                 return
@@ -229,18 +235,23 @@ def run_trials(
 
 
 def _propose_and_run(
-    trials: SparkTrials, objective: Objective, search: SearchSettings, wanted: int, stop: Callable[..., Any]
+    trials: SparkTrials,
+    objective: Objective,
+    search: SearchSettings,
+    algorithm: WithoutRepeats,
+    wanted: int,
+    stop: Callable[..., Any],
 ) -> None:
     with short_polls(), warnings.catch_warnings(), contextlib.suppress(AllTrialsFailed):
         warnings.filterwarnings("ignore", message="Spark session is not provided")
         fmin(
             objective,
             hyperopt_space(search),
-            algo=without_repeats(search),
+            algo=algorithm,
             max_evals=wanted,
             trials=trials,
             rstate=np.random.default_rng(search.seed),
-            max_queue_len=search.parallelism if search.deterministic else 1,
+            max_queue_len=_ROUND if search.deterministic else 1,
             early_stop_fn=stop,
             show_progressbar=False,
             verbose=False,

@@ -5,96 +5,49 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
-from pyspark.ml.classification import LogisticRegressionModel
-from pyspark.ml.functions import vector_to_array
-from pyspark.sql import functions as F
 
-from tuner.base.columns import LABEL_INDEX, PART, PATH, PREDICTION, PROBABILITY
+from tuner.base.choices import ClassWeight
 from tuner.base.errors import TrialError
 from tuner.base.wording import first_line
+from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import Evaluation, evaluate, summarize_folds
 from tuner.evaluation.predictions import Scored
+from tuner.extraction.matrices import FeatureMatrices
 from tuner.images.splits import VALIDATION
-from tuner.models.flavor import log_model
-from tuner.models.pipeline import assemble, fit_classifier
+from tuner.models.flavor import FittedModel, log_model
+from tuner.models.pipeline import classifier_params
 from tuner.networks.resolution import Network
-from tuner.reports.evaluation import log_evaluation, log_fit
-from tuner.spark.sessions import Endpoint, connect_from_worker, interrupted_after
+from tuner.reports.evaluation import log_evaluation
+from tuner.spark.endpoint import Endpoint
 from tuner.tracking import names
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import answers, trial_name, trial_run
 from tuner.tracking.store import Tracking
 from tuner.tracking.unsent import open_unsent
+from tuner.trials.fits import Fit, Fits
 from tuner.trials.space import NUMBER
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-_RIGHT = "right"  # a column: whether an image's class was predicted
-
-
-def score(model: LogisticRegressionModel, table: DataFrame) -> Scored:
-    """Apply a model to a table of features, and bring the probabilities here in one job."""
-    columns = (PATH, LABEL_INDEX, vector_to_array(F.col(PROBABILITY)).alias(PROBABILITY))
-    return _scored(model.transform(table).select(*columns).toPandas())
-
-
-def _scored(frame: pd.DataFrame) -> Scored:
-    return Scored(
-        path=list(frame[PATH]),
-        label_index=frame[LABEL_INDEX].to_numpy(),
-        probability=np.stack(list(frame[PROBABILITY])),
-    )
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One fit: the model, how it came about, and its scores on the rows it did not see."""
-
-    model: LogisticRegressionModel
-    seconds: float
-    train_accuracy: float
-    history: list[float]
-    scored: Scored
-
-
-def fit_and_score(table: DataFrame, held_back: str, params: TrialParams) -> Fit:
-    """Fit on a table but for the part `held_back`, on the cluster, and score on that part."""
-    started = time.monotonic()
-    model = fit_classifier(table.where(F.col(PART) != held_back), params)
-    seconds = time.monotonic() - started
-    # One job for both parts; of the images that it was fitted on, nothing but right or wrong comes here.
-    unseen = F.col(PART) == held_back
-    probability = F.when(unseen, vector_to_array(F.col(PROBABILITY))).alias(PROBABILITY)
-    right = (F.col(PREDICTION) == F.col(LABEL_INDEX)).alias(_RIGHT)
-    path = F.when(unseen, F.col(PATH)).alias(PATH)
-    frame: pd.DataFrame = model.transform(table).select(path, LABEL_INDEX, probability, right).toPandas()
-    return Fit(
-        model=model,
-        seconds=seconds,
-        train_accuracy=float(frame[_RIGHT][frame[PATH].isna()].mean()),
-        history=list(model.summary.objectiveHistory),
-        scored=_scored(frame[frame[PATH].notna()]),
-    )
+from tuner.trials.spark_fit import spark_fits
+from tuner.trials.worker_fit import WorkerFits, given_up_after
 
 
 @dataclass(frozen=True)
 class _Found:
     """What a trial found, before any of it is logged."""
 
+    params: TrialParams
     evaluation: Evaluation
     scored: Scored
     metrics: dict[str, float]
     history: list[float]
-    model: LogisticRegressionModel
+    head: LinearHead
 
 
 @dataclass(frozen=True)
@@ -107,38 +60,45 @@ class Trial:
 
     Parameters
     ----------
-    endpoint, tracking, parent_id
-        Where MLlib and MLflow are, and the search's run.
-    tables, networks
-        By backbone name: the global temp view of its features (`path`, `label_index`, `part`,
-        `features`), and the network itself.
+    tracking, parent_id
+        Where MLflow is, and the search's run.
+    matrices
+        Where the features are, for fits in the worker; None: trials fit on the cluster.
+    tables, endpoint
+        For these: by backbone name, the global temp view of its features (`path`, `label_index`, `part`,
+        `features`), and where Spark Connect is.
+    networks
+        The networks by backbone name.
     labels
         The class names; their positions are the label indices.
     folds
         Folds of cross-validation; 0: holdout.
-    metric
-        What trials are ranked by.
-    staging
-        A folder that the worker and Spark's executors both see.
-    example
-        The bytes of one image, for the models' input example.
+    metric, class_weight
+        What trials are ranked by, and whether rare classes weigh more.
+    model_files
+        Where the driver wrote what all models share (`tuner.models.flavor.write_model_files`).
     unsent
         A folder, seen by workers and driver, for trials that the MLflow server does not take.
+    threads, at_once
+        For the products of matrices, and how many trials run at once.
     timeout
         Seconds that a trial may take; None: any.
     """
 
-    endpoint: Endpoint
     tracking: Tracking
     parent_id: str
-    tables: Mapping[str, str]
     networks: Mapping[str, Network]
     labels: Sequence[str]
     folds: int
     metric: str
-    staging: Path
-    example: bytes
+    model_files: Path
     unsent: Path
+    matrices: FeatureMatrices | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
+    class_weight: ClassWeight = "none"
+    threads: int = 1
+    at_once: int = 1
     timeout: float | None = None
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +115,7 @@ class Trial:
             with trial_run(self.tracking, self.parent_id, number, params.to_dict()) as run:
                 result = replace(result, run_id=run.run_id)
                 found = self._find(params)
-                self._log(run, params.backbone, found)
+                self._log(run, found)
         except Exception as error:
             if answers(self.tracking):
                 return replace(result, reason=first_line(error))
@@ -163,47 +123,70 @@ class Trial:
                 found = found or self._find(params)
                 with trial_run(open_unsent(self.unsent), self.parent_id, number, params.to_dict()) as run:
                     result = replace(result, run_id=run.run_id, unsent=True)
-                    self._log(run, params.backbone, found)
+                    self._log(run, found)
             except Exception as lost:
                 return replace(result, reason=first_line(lost))
         return replace(result, metrics=found.metrics, seconds=time.monotonic() - started)
 
     def _find(self, params: TrialParams) -> _Found:
-        session = connect_from_worker(self.endpoint)
-        with interrupted_after(session, self.timeout):
-            table = session.table(self.tables[params.backbone])
+        with self._fits(params) as fits:
             if self.folds:
-                evaluation, scored, fits, model = self._cross_validate(table, params)
+                evaluation, scored, made, head = self._cross_validate(fits)
             else:
-                fit = fit_and_score(table, VALIDATION, params)
-                scored, fits, model = fit.scored, [fit], fit.model
+                fit = fits.fit_and_score(VALIDATION)
+                scored, made, head = fit.scored, [fit], fit.head
                 evaluation = evaluate(scored.label_index, scored.probability, self.labels)
         metrics = self._checked(evaluation.metrics) | {
-            "train_accuracy": float(np.mean([fit.train_accuracy for fit in fits])),
-            "fit_seconds": sum(fit.seconds for fit in fits),
-            "iterations": float(np.mean([len(fit.history) - 1 for fit in fits])),
+            "train_accuracy": float(np.mean([fit.train_accuracy for fit in made])),
+            "fit_seconds": sum(fit.seconds for fit in made),
+            "iterations": float(np.mean([len(fit.history) - 1 for fit in made])),
         }
-        return _Found(evaluation, scored, metrics, fits[-1].history, model)
+        return _Found(params, evaluation, scored, metrics, made[-1].history, head)
 
-    def _log(self, run: RunLog, backbone: str, found: _Found) -> None:
-        log_fit(run, found.metrics, found.history)
-        log_evaluation(run, found.evaluation, found.scored, plotly_run=self.parent_id)
-        self._log_model(run, found.model, self.networks[backbone])
+    def _fits(self, params: TrialParams) -> AbstractContextManager[Fits]:
+        if self.matrices is not None:
+            return given_up_after(self.timeout, self.fits_in_worker(params, self.threads))
+        assert self.endpoint is not None
+        view = self.tables[params.backbone]
+        return spark_fits(self.endpoint, view, params, self.class_weight, self.timeout)
 
-    def _cross_validate(
-        self, table: DataFrame, params: TrialParams
-    ) -> tuple[Evaluation, Scored, list[Fit], LogisticRegressionModel]:
-        """Fit and score each fold, then fit the model to keep on all of them."""
-        folds = [f"fold-{number}" for number in range(self.folds)]
-        fits = [fit_and_score(table, fold, params) for fold in folds]
-        pooled = Scored(
-            path=[path for fit in fits for path in fit.scored.path],
-            label_index=np.concatenate([fit.scored.label_index for fit in fits]),
-            probability=np.concatenate([fit.scored.probability for fit in fits]),
+    def fits_in_worker(self, params: TrialParams, threads: int) -> WorkerFits:
+        """The fits that this process makes for some parameters."""
+        assert self.matrices is not None
+        return WorkerFits(self.matrices, params, len(self.labels), self.class_weight, threads, self.at_once)
+
+    def _log(self, run: RunLog, found: _Found) -> None:
+        network = self.networks[found.params.backbone]
+        # The network by its digest: the search stores its file once.
+        model = FittedModel(
+            network=network,
+            head=found.head,
+            params=classifier_params(found.params, self.class_weight),
+            labels=self.labels,
+            uri=f"runs:/{self.parent_id}/{names.NETWORKS_FOLDER}/{Path(network.file).name}",
         )
-        per_fold = [evaluate(fit.scored.label_index, fit.scored.probability, self.labels) for fit in fits]
+        logged = log_model(run, model, name=names.MODEL, files=self.model_files)
+        log_evaluation(
+            run,
+            found.evaluation,
+            found.scored,
+            plotly_run=self.parent_id,
+            metrics=found.metrics,
+            histories={names.HISTORY: found.history},
+            model_id=logged.model_id,
+        )
+
+    def _cross_validate(self, fits: Fits) -> tuple[Evaluation, Scored, list[Fit], LinearHead]:
+        """Fit and score each fold, then fit the model to keep on all of them."""
+        made = [fits.fit_and_score(f"fold-{number}") for number in range(self.folds)]
+        pooled = Scored(
+            path=[path for fit in made for path in fit.scored.path],
+            label_index=np.concatenate([fit.scored.label_index for fit in made]),
+            probability=np.concatenate([fit.scored.probability for fit in made]),
+        )
+        per_fold = [evaluate(fit.scored.label_index, fit.scored.probability, self.labels) for fit in made]
         evaluation = summarize_folds(per_fold, pooled.label_index, pooled.probability)
-        return evaluation, pooled, fits, fit_classifier(table, params)
+        return evaluation, pooled, made, fits.fit_all()
 
     def _checked(self, metrics: Mapping[str, float]) -> dict[str, float]:
         value = metrics.get(self.metric, math.nan)
@@ -213,9 +196,3 @@ class Trial:
                 "hold back more images."
             )
         return dict(metrics)
-
-    def _log_model(self, run: RunLog, model: LogisticRegressionModel, network: Network) -> None:
-        """Log the whole pipeline; the network by its digest, for the search stores its weights once."""
-        uri = f"runs:/{self.parent_id}/{names.NETWORKS_FOLDER}/{Path(network.file).name}"
-        pipeline = assemble(network, model, self.labels, embedWeights=False, modelUri=uri)
-        log_model(run.run_id, pipeline, name=names.MODEL, staging=self.staging, example=self.example)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,30 @@ from tuner.checks.cluster import check_workers
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
+from tuner.extraction.matrices import matrix_bytes, write_matrices
 from tuner.extraction.preparation import (
     PreparedImages,
     first_image,
-    is_filled,
     open_cache,
     prepare_images,
 )
 from tuner.extraction.tables import publish_tables
+from tuner.models.flavor import write_model_files
 from tuner.networks.table import check_names
 from tuner.registry.versions import holder_of
 from tuner.reports.search import log_data, log_trials
+from tuner.searches.resume import (
+    EarlierSearch,
+    check_same,
+    check_same_images,
+    ended_trials,
+    held,
+    resumable,
+)
+from tuner.searches.winner import Winner, choose, finish_winner
+from tuner.spark.endpoint import too_long
 from tuner.spark.launch import SparkLaunch, launch_spark
-from tuner.spark.sessions import DriverSession, launched_session, too_long
+from tuner.spark.sessions import DriverSession, launched_session
 from tuner.spark.worker_daemon import FOR_TRIALS, preloading
 from tuner.tracking import names
 from tuner.tracking.results import TrialResult
@@ -41,13 +52,11 @@ from tuner.tracking.runs import LeftTrials, fail_trial, parent_run, trial_name
 from tuner.tracking.store import Tracking, open_tracking, without_credentials
 from tuner.tracking.unsent import UNSENT
 from tuner.trials.progress import search_progress
-from tuner.trials.resume import EarlierSearch, check_same, check_same_images, ended_trials, held, resumable
 from tuner.trials.space import NUMBER, point_of_values
 from tuner.trials.spark_trials import TrialLimit, make_trials, results_of, run_trials
 from tuner.trials.trial import Trial
-from tuner.trials.warm_up import start_warm_up
-from tuner.trials.winner import Winner, choose, finish_winner
 
+WORKER_BYTES = 2 * 2**30  # of a network's features as float32: up to so many, a worker fits by itself
 _GRACE_SECONDS = 15  # for a trial's start, and to end by itself
 
 
@@ -81,7 +90,7 @@ def run_search(
     experiment
         What to search, and how.
     resume
-        An earlier search to go on with (`tuner.trials.resume.find_search`): its finished trials count.
+        An earlier search to go on with (`tuner.searches.resume.find_search`): its finished trials count.
     master
         A Spark master URL; None: this machine.
     connect_port
@@ -128,19 +137,16 @@ def run_search(
         session = stack.enter_context(launched_session(launch))
         stop.listen()
         hosts = check_workers(
-            session, cache=cache.root, images=experiment.images, store=store, run_id=run.run_id
+            session,
+            cache=cache.root,
+            images=experiment.images,
+            store=store,
+            run_id=run.run_id,
+            connects=experiment.search.fit == "spark",
         )
         if hosts:
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
-        rehearse = not is_filled(cache, experiment)  # else nothing takes as long as that
-        warm_up = start_warm_up(
-            session,
-            store,
-            experiment.search.parallelism,
-            rehearse=rehearse,
-            workers=launch.wait().workers,
-        )
-        search = _Search(experiment, store, run, cache, session, console, stop, warm_up, left)
+        search = _Search(experiment, store, run, cache, session, console, stop, launch.wait().workers, left)
         return search.go_on_with(resume) if resume else search.start()
 
 
@@ -155,7 +161,7 @@ class _Search:
     session: DriverSession
     console: Console
     stop: StopRequests
-    warm_up: Future[None]
+    workers: Future[None]
     left: LeftTrials
 
     @contextmanager
@@ -188,7 +194,7 @@ class _Search:
         staging.mkdir(parents=True)
         try:
             trial = self._trial(prepared, staging)
-            self.warm_up.result()
+            self.workers.result()
             with self._timed("trials"):
                 results = self._run_trials(trial, ended)
             frame = log_trials(self.run, results, self.experiment.search.metric)
@@ -199,33 +205,47 @@ class _Search:
                     self.cache,
                     prepared,
                     choose([result for result in results if result.finished], self.experiment),
-                    tables=trial.tables,
+                    trial=trial,
                     run=self.run,
                     store=self.store,
-                    example=trial.example,
-                    staging=staging,
+                    console=self.console,
                 )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return SearchResult(self.run.run_id, self.store.experiment_id, frame, winner, prepared.extracted)
 
     def _trial(self, prepared: PreparedImages, staging: Path) -> Trial:
-        return Trial(
-            endpoint=self.session.endpoint,
+        search, cores = self.experiment.search, self.session.cores
+        write_model_files(staging / "model", first_image(prepared))
+        trial = Trial(
             tracking=self.store,
             parent_id=self.run.run_id,
-            tables=publish_tables(
-                self.session, self.cache, prepared, copies=self.experiment.search.parallelism
-            ),
             networks=prepared.networks,
             labels=prepared.labels,
             folds=self.experiment.split.folds,
-            metric=self.experiment.search.metric,
-            staging=staging,
-            example=first_image(prepared),
+            metric=search.metric,
+            class_weight=search.class_weight,
+            model_files=staging / "model",
             unsent=self.cache.root / UNSENT / self.run.run_id,
-            timeout=self.experiment.search.trial_timeout,
+            threads=max(1, cores // search.parallelism),
+            at_once=search.parallelism,
+            timeout=search.trial_timeout,
         )
+        if self._fits_in_workers(prepared):
+            return replace(trial, matrices=write_matrices(self.cache, prepared, staging / "features"))
+        tables = publish_tables(self.session, self.cache, prepared, copies=search.parallelism)
+        return replace(trial, tables=tables, endpoint=self.session.endpoint)
+
+    def _fits_in_workers(self, prepared: PreparedImages) -> bool:
+        """Whether a worker fits by itself or MLlib on the cluster, for tables that one should not hold."""
+        asked, size = self.experiment.search.fit, matrix_bytes(prepared)
+        inside = asked == "worker" or (asked == "auto" and size <= WORKER_BYTES)
+        where = "in the workers" if inside else "by MLlib on Spark"
+        self.console.print(
+            f"trials fit {where} (fit: {asked}; {size / 2**20:,.0f} MiB of features)", markup=False
+        )
+        self.run.batch(params={"search.fits_in": "worker" if inside else "spark"})
+        return inside
 
     def _run_trials(self, trial: Trial, ended: Sequence[TrialResult]) -> list[TrialResult]:
         search = self.experiment.search

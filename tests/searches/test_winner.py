@@ -2,8 +2,8 @@ import pytest
 
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import Experiment, SearchSettings, Split
+from tuner.searches.winner import choose
 from tuner.tracking.results import TrialResult
-from tuner.trials.winner import choose
 
 
 def result(trial: int, accuracy: float, error: float = 0.02, **params) -> TrialResult:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
+from rich.console import Console
+
+from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import Evaluation, evaluate
+from tuner.evaluation.predictions import Scored
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.extraction.preparation import PreparedImages
 from tuner.extraction.tables import feature_table
 from tuner.images.splits import TEST
-from tuner.models.flavor import log_model
-from tuner.models.pipeline import assemble, fit_classifier
+from tuner.models.flavor import FittedModel, log_model
+from tuner.models.pipeline import classifier_params, fit_classifier, head_of
+from tuner.networks.resolution import Network
 from tuner.registry.promotion import place_version
 from tuner.registry.versions import RegisteredVersion, describe_version, register_version
 from tuner.reports.model_card import ModelFacts, model_card, short_card
@@ -24,7 +29,10 @@ from tuner.tracking import names
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.store import Tracking
-from tuner.trials.trial import score
+from tuner.trials.spark_fit import weighted
+from tuner.trials.trial import Trial
+
+_SAME_FIT = 1e-6  # of the largest coefficient: more is said
 
 
 @dataclass(frozen=True)
@@ -68,30 +76,43 @@ def finish_winner(
     prepared: PreparedImages,
     best: TrialResult,
     *,
-    tables: Mapping[str, str],
+    trial: Trial,
     run: RunLog,
     store: Tracking,
-    example: bytes,
-    staging: Path,
+    console: Console,
 ) -> Winner:
-    """Fit the best parameters on train + validation, test once, log to the search's run, register."""
-    params = best.params
+    """Fit the best parameters on train + validation by MLlib, test once, log to the search's run, register.
+
+    Where trials fitted in workers, the worker's way fits the same rows, too, and how far it differs from
+    MLlib is logged and, if it is worth a word, said; what is registered is MLlib's.
+    """
+    params, weight = best.params, experiment.search.class_weight
     network = prepared.networks[params.backbone]
-    model = fit_classifier(session.spark.table(tables[params.backbone]), params)
-    scored = score(model, feature_table(session, cache, network, prepared.rows(TEST)))
+    if trial.matrices is None:
+        table = session.spark.table(trial.tables[params.backbone])
+    else:
+        rows = prepared.index[prepared.index["part"] != TEST]
+        table = feature_table(session, cache, network, rows, classes=len(prepared.labels))
+    head = head_of(fit_classifier(weighted(table, weight), params, weight))
+    if trial.matrices is not None:
+        fits = trial.fits_in_worker(params, threads=session.cores)
+        difference = solver_difference(head, fits.fit_all())
+        run.batch(metrics={names.SOLVER_DIFFERENCE: difference})
+        if difference > _SAME_FIT:
+            console.print(
+                f"MLlib's fit of the winner differs from the worker's: a coefficient by {difference:.2g} "
+                "of the largest. MLlib's is registered.",
+                soft_wrap=True,
+            )
+    scored = _test(head, cache, prepared, network)
     test = evaluate(scored.label_index, scored.probability, prepared.labels)
+    model = FittedModel(network, head, classifier_params(params, weight), prepared.labels)
+    logged = log_model(run, model, name=names.MODEL, files=trial.model_files)
+    log_winner(run, best, test, scored, logged.model_id)
     metric = experiment.search.metric
-    log_winner(run, best, test, scored)
-    info = log_model(
-        run.run_id,
-        assemble(network, model, prepared.labels),
-        name=names.MODEL,
-        staging=staging,
-        example=example,
-    )
     registered = register_version(
         store,
-        info,
+        logged,
         name=experiment.model_name,
         tags={
             "backbone": params.backbone,
@@ -108,6 +129,20 @@ def finish_winner(
     sources = {experiment.images: (prepared.images, prepared.index)}
     version = place_version(session, store, run, registered, experiment, sources)
     return Winner(best.trial, str(best.run_id), best.name, params, best.metrics, test, version)
+
+
+def solver_difference(one: LinearHead, other: LinearHead) -> float:
+    """The largest difference of two models' coefficients, as a share of the largest coefficient."""
+    largest = float(np.abs(one.coefficients).max(initial=0.0))
+    difference = float(np.abs(one.coefficients - other.coefficients).max(initial=0.0))
+    return difference / largest if largest else difference
+
+
+def _test(head: LinearHead, cache: FeatureCache, prepared: PreparedImages, network: Network) -> Scored:
+    """Score the test part; its features are read here, and nowhere else."""
+    rows = prepared.rows(TEST).sort_values("path")
+    features = cache.load(network, list(rows["digest"]))
+    return Scored(list(rows["path"]), rows["label_index"].to_numpy(), head.probability(features))
 
 
 def _facts(

@@ -1,0 +1,61 @@
+"""What fits of a trial come to, wherever they are made, and how classes weigh in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tuner.base.choices import ClassWeight
+from tuner.classifiers.linear import LinearHead
+from tuner.evaluation.predictions import Scored
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit: the model, how it came about, and its scores on the rows it did not see.
+
+    Attributes
+    ----------
+    head
+        The fitted classifier.
+    seconds
+        How long the fit took, without scoring.
+    train_accuracy
+        The share of the rows it was fitted on that it calls right.
+    history
+        MLlib's `objectiveHistory`.
+    scored
+        The rows it did not see.
+    """
+
+    head: LinearHead
+    seconds: float
+    train_accuracy: float
+    history: list[float]
+    scored: Scored
+
+
+class Fits(Protocol):
+    """The fits of one trial's parameters."""
+
+    def fit_and_score(self, held_back: str) -> Fit:
+        """Fit on all rows but those of a part, and score on that part."""
+
+    def fit_all(self) -> LinearHead:
+        """Fit on all rows."""
+
+
+def class_weights(label_index: np.ndarray, class_weight: ClassWeight) -> np.ndarray | None:
+    """Each row's weight: None where all weigh the same.
+
+    `balanced` weighs a class by n / (classes × its rows), as scikit-learn's `class_weight` does, so that
+    every class has as much to say in sum.
+    """
+    if class_weight == "none":
+        return None
+    counts = np.bincount(label_index)
+    present = np.count_nonzero(counts)
+    weights: np.ndarray = (len(label_index) / (present * np.maximum(counts, 1)))[label_index]
+    return weights

@@ -88,26 +88,19 @@ def test_second_session_in_a_process_is_refused(driver: DriverSession):
         pass
 
 
-def test_starving_master_and_port_in_use_are_refused_before_anything_runs():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        answer = run(
-            f"""
-            from tuner.base.errors import SessionError
-            from tuner.spark.sessions import driver_session
-            for arguments in ({{"master": "local[2]"}}, {{"port": {taken.getsockname()[1]}}}):
-                try:
-                    with driver_session("refused", 2, **arguments):
-                        pass
-                except SessionError as error:
-                    print(error)
-            """
-        )
-    starved, port = answer.stdout.splitlines()
-    assert "lower parallelism to 1" in starved
-    assert "is in use" in port
-    assert "--connect-port" in port
+def test_starving_master_is_refused_before_anything_runs():
+    answer = run(
+        """
+        from tuner.base.errors import SessionError
+        from tuner.spark.sessions import driver_session
+        try:
+            with driver_session("refused", 2, master="local[2]"):
+                pass
+        except SessionError as error:
+            print(error)
+        """
+    )
+    assert "lower parallelism to 1" in answer.stdout
 
 
 def test_missing_java_is_one_sentence(tmp_path: Path):

@@ -1,7 +1,8 @@
-"""Trials on real workers, through Spark Connect, on a table of made-up features."""
+"""Trials on real workers, on made-up features: fitted there, and by MLlib through Spark Connect."""
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -14,6 +15,8 @@ from pyspark.sql import functions as F
 
 from tuner.base.errors import SearchError
 from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings
+from tuner.extraction.matrices import FeatureMatrices
+from tuner.models.flavor import write_model_files
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.reports.search import log_trials
@@ -36,39 +39,65 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     return Tracking(uri, client.create_experiment("trials", artifact_location=str(folder / "artifacts")))
 
 
-@pytest.fixture(scope="module")
-def view(driver: DriverSession) -> str:
+def made_up_rows() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     label = np.tile(np.arange(3), 40)
-    rows = pd.DataFrame(
+    values = rng.normal(size=(120, 128)) + 2 * np.eye(3)[label] @ rng.normal(size=(3, 128))
+    return pd.DataFrame(
         {
             "path": [f"{number:03d}" for number in range(120)],
             "label_index": label.astype("int32"),
             "part": np.where(np.arange(120) < 60, "train", "validation"),
-            "values": list(rng.normal(size=(120, 128)) + 2 * np.eye(3)[label] @ rng.normal(size=(3, 128))),
+            "values": list(values.astype(np.float32)),
         }
     )
+
+
+def matrices_of(rows: pd.DataFrame, folder: Path) -> FeatureMatrices:
+    """What the driver writes for the workers."""
+    folder.mkdir()
+    rows = rows.sort_values(["part", "path"])
+    rows.drop(columns="values").to_parquet(folder / "rows.parquet")
+    values = np.stack(list(rows["values"]))
+    np.save(folder / "0-GlyphNet.npy", values)
+    return FeatureMatrices(folder, {"GlyphNet": "0-GlyphNet.npy"}, values.nbytes)
+
+
+def view_of(driver: DriverSession, rows: pd.DataFrame, name: str) -> str:
+    """What the cluster holds of the same."""
     frame = driver.spark.createDataFrame(rows).withColumn("features", array_to_vector(F.col("values")))
-    frame.drop("values").coalesce(1).cache().createOrReplaceGlobalTempView("made_up")
-    return "global_temp.made_up"
+    frame.drop("values").coalesce(1).cache().createOrReplaceGlobalTempView(name)
+    return f"global_temp.{name}"
 
 
 @pytest.fixture
-def trial(driver: DriverSession, tracking: Tracking, view: str, tmp_path: Path) -> Trial:
-    backbone = resolve_network(NetworkSpec(name="GlyphNet"), "float32", NetworkStore(tmp_path))
+def trial(tracking: Tracking, tmp_path: Path) -> Trial:
+    """One that fits in the worker."""
+    network = resolve_network(NetworkSpec(name="GlyphNet"), "float32", NetworkStore(tmp_path))
     parent = tracking.client().create_run(tracking.experiment_id)
+    write_model_files(tmp_path / "model", b"the bytes of an image")
     return Trial(
-        endpoint=driver.endpoint,
         tracking=tracking,
         parent_id=parent.info.run_id,
-        tables={"GlyphNet": view, "gone": "global_temp.no_such_view"},
-        networks={"GlyphNet": backbone},
+        networks={"GlyphNet": replace(network, width=128)},
         labels=LABELS,
         folds=0,
         metric="accuracy",
-        staging=tmp_path,
-        example=b"the bytes of an image",
+        model_files=tmp_path / "model",
         unsent=tmp_path / "unsent",
+        matrices=matrices_of(made_up_rows(), tmp_path / "features"),
+    )
+
+
+@pytest.fixture
+def spark_trial(driver: DriverSession, trial: Trial) -> Trial:
+    """The same, that fits on the cluster."""
+    view = view_of(driver, made_up_rows(), "made_up")
+    return replace(
+        trial,
+        matrices=None,
+        tables={"GlyphNet": view, "gone": "global_temp.no_such_view"},
+        endpoint=driver.endpoint,
     )
 
 
@@ -97,7 +126,9 @@ def result_of(document: dict) -> TrialResult:
     return result
 
 
-def test_trial_fits_on_the_cluster_and_logs_what_it_did(driver: DriverSession, trial: Trial):
+@pytest.mark.parametrize("way", ["trial", "spark_trial"])
+def test_a_trial_fits_and_logs_what_it_did(driver: DriverSession, request: pytest.FixtureRequest, way: str):
+    trial = request.getfixturevalue(way)
     document = on_worker(driver, trial)
     result = result_of(document)
     assert document["loss"] == -result.metrics["accuracy"]
@@ -111,15 +142,31 @@ def test_trial_fits_on_the_cluster_and_logs_what_it_did(driver: DriverSession, t
         "elasticNetParam": "0.5",
         "maxIter": "9",
     }
-    (model,) = trial.tracking.client().search_logged_models([trial.tracking.experiment_id])
-    assert model.source_run_id == result.run_id
+    models = trial.tracking.client().search_logged_models([trial.tracking.experiment_id])
+    (model,) = [model for model in models if model.source_run_id == result.run_id]
+    assert {metric.key for metric in model.metrics} >= {"accuracy", "logLoss"}
 
 
-def test_folds_give_mean_metrics_their_errors_and_pooled_predictions(driver: DriverSession, trial: Trial):
-    frame = driver.spark.table("global_temp.made_up")
-    fold = F.concat(F.lit("fold-"), (F.col("path").cast("int") % 4).cast("string"))
-    frame.withColumn("part", fold).cache().createOrReplaceGlobalTempView("made_up_folds")
-    folded = Trial(**{**vars(trial), "folds": 4, "tables": {"GlyphNet": "global_temp.made_up_folds"}})
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_worker_and_cluster_find_the_same(
+    driver: DriverSession, trial: Trial, spark_trial: Trial, class_weight: str
+):
+    found = [
+        result_of(on_worker(driver, replace(each, class_weight=class_weight))).metrics
+        for each in (trial, spark_trial)
+    ]
+    names = found[0].keys() - {"fit_seconds"}
+    assert {name: found[0][name] for name in names} == pytest.approx(
+        {name: found[1][name] for name in names}, abs=1e-6
+    )
+
+
+def test_folds_give_mean_metrics_their_errors_and_pooled_predictions(
+    driver: DriverSession, trial: Trial, tmp_path: Path
+):
+    rows = made_up_rows()
+    rows["part"] = [f"fold-{int(path) % 4}" for path in rows["path"]]
+    folded = replace(trial, folds=4, matrices=matrices_of(rows, tmp_path / "folds"))
     result = result_of(on_worker(driver, folded))
     assert result.metrics["accuracy_std_error"] >= 0
     file = mlflow.artifacts.download_artifacts(
@@ -134,8 +181,9 @@ def test_folds_give_mean_metrics_their_errors_and_pooled_predictions(driver: Dri
     [({"regParam": -1.0}, "regParam"), ({"backbone": "gone"}, "no_such_view")],
 )
 def test_failing_trial_is_a_failed_run_with_its_reason(
-    driver: DriverSession, trial: Trial, point: dict, reason: str
+    driver: DriverSession, spark_trial: Trial, point: dict, reason: str
 ):
+    trial = spark_trial
     result = result_of(on_worker(driver, trial, **point))
     assert not result.finished
     assert reason in result.reason
@@ -150,17 +198,18 @@ def test_failing_trial_is_a_failed_run_with_its_reason(
     assert "Traceback" in text
 
 
-def test_search_whose_trials_all_fail_says_why(driver: DriverSession, trial: Trial):
+def test_search_whose_trials_all_fail_says_why(driver: DriverSession, spark_trial: Trial):
+    trial = spark_trial
     experiment = Experiment(
         name="e", images="i", search=SearchSettings(backbone="gone", max_evals=3, parallelism=2)
     )
     trials = make_trials(driver.spark, experiment.search)
     run_trials(trials, trial, experiment.search)
-    run = RunLog(trial.tracking.client(), trial.parent_id)
+    run = RunLog(trial.tracking.client(), trial.parent_id, trial.tracking.experiment_id)
     with pytest.raises(SearchError, match=r"^None of the 3 trials succeeded: .*no_such_view"):
         log_trials(run, results_of(trials), experiment.search.metric)
 
 
 def test_loss_of_a_metric_where_lower_is_better_is_the_metric(driver: DriverSession, trial: Trial):
-    document = on_worker(driver, Trial(**{**vars(trial), "metric": "logLoss"}))
+    document = on_worker(driver, replace(trial, metric="logLoss"))
     assert document["loss"] == result_of(document).metrics["logLoss"] > 0

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.base.errors import CacheError
-from tuner.extraction.files import counts, parts, remove_damaged, write_part, writing
+from tuner.extraction.files import counts, parts, remove_damaged, write_part, writing_to
 
 ROWS = [("a" * 64, np.arange(4, dtype=np.float32), None), ("b" * 64, None, "truncated")]
 
@@ -55,6 +55,6 @@ def test_a_part_with_a_flipped_bit_or_cut_off_is_removed(
 def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
     with (
         pytest.raises(CacheError, match=r"cannot be written \(No space left on device\): free it"),
-        writing(tmp_path),
+        writing_to(tmp_path),
     ):
         raise OSError(28, "No space left on device")

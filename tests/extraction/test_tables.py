@@ -69,7 +69,12 @@ def test_a_row_has_its_own_image_s_features_and_no_zero(
     driver: DriverSession, cache: FeatureCache, prepared: PreparedImages, size: str
 ) -> None:
     backbone, rows = prepared.networks["GaborNet"], prepared.index
-    table = feature_table(driver, cache, backbone, rows).toPandas().set_index("path").loc[rows["path"]]
+    table = (
+        feature_table(driver, cache, backbone, rows, classes=3)
+        .toPandas()
+        .set_index("path")
+        .loc[rows["path"]]
+    )
     assert table[["label_index", "part"]].equals(rows.set_index("path")[["label_index", "part"]])
     cached = cache.load(backbone, list(rows["digest"]))
     assert cached.shape == (len(rows), backbone.width)
@@ -82,7 +87,7 @@ def test_copies_of_an_image_keep_their_own_rows(
 ) -> None:
     row = prepared.index.head(1)
     rows = pd.concat([row, row.assign(path="a copy")])
-    twice = feature_table(driver, cache, prepared.networks["GaborNet"], rows)
+    twice = feature_table(driver, cache, prepared.networks["GaborNet"], rows, classes=3)
     assert sorted(item["path"] for item in twice.collect()) == sorted([row["path"].iloc[0], "a copy"])
 
 

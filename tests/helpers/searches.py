@@ -121,7 +121,7 @@ class SearchProcess:
         return [run for run in runs if not statuses or run.info.status in statuses]
 
     def numbers(self, *statuses: str) -> list[int]:
-        return sorted(int(run.data.tags["tuner.trials.trial"]) for run in self.trials(*statuses))
+        return sorted(int(run.data.tags["tuner.trial"]) for run in self.trials(*statuses))
 
     def running(self, since: float = float("inf")) -> bool:
         """Whether a trial is at work, for `since` seconds at most: its run is there, and its parameters."""

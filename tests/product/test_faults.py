@@ -230,6 +230,6 @@ def test_two_searches_at_once_on_one_cache_and_one_store(folder: Path) -> None:
     for name in ("letters", "others"):
         experiment = client.get_experiment_by_name(name)
         runs = client.search_runs([experiment.experiment_id], "tags.`tuner.kind` = 'trial'")
-        assert sorted(int(run.data.tags["tuner.trials.trial"]) for run in runs) == list(range(1, 9))
+        assert sorted(int(run.data.tags["tuner.trial"]) for run in runs) == list(range(1, 9))
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert client.get_model_version_by_alias(name, "champion").version

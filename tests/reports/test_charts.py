@@ -24,6 +24,7 @@ from tuner.reports import charts, pages
 
 EVIL = "<script>alert(1)</script>"
 URL = "get-artifact?path=charts/plotly.mjs&run_uuid=0123456789abcdef"
+PICTURE = "get-artifact?path=matrix.png&run_uuid=0"
 
 
 def evaluation_of(labels, rows=200, seed=0) -> Evaluation:
@@ -93,9 +94,9 @@ def test_a_class_without_images_has_a_row_of_zeros():
 def test_a_trial_page_is_small_whole_and_holds_the_plotly_figure(classes):
     evaluation = evaluation_of([f"class {index}" for index in range(classes)])
     figure = charts.confusion_figure(evaluation)
-    page = pages.light_figure_html(figure, charts.confusion_image(evaluation), URL)
-    assert len(page.encode()) < 100_000
-    assert "data:image/png;base64," in page
+    page = pages.light_figure_html(figure, "matrix.png", library=URL, picture=PICTURE)
+    assert len(page.encode()) < 60_000
+    assert 'src="matrix.png"' in page
     shown = re.search(r"^const figure = (.*);$", page, re.MULTILINE)[1]
     assert plotly.io.from_json(shown) == figure
 
@@ -105,7 +106,7 @@ def test_class_names_cannot_add_elements_to_a_page(name):
     evaluation = evaluation_of([name, "plain"])
     figure = charts.confusion_figure(evaluation)
     figure.update_layout(title_text=name)
-    light = Scripts(pages.light_figure_html(figure, charts.confusion_image(evaluation), URL))
+    light = Scripts(pages.light_figure_html(figure, "matrix.png", library=URL, picture=PICTURE))
     assert light.scripts == [{}]
     assert light.others == {"html", "head", "meta", "title", "body", "div", "img"}
     roc = charts.roc_figure(np.array([0, 1]), np.eye(2), ("plain", name))
@@ -313,11 +314,12 @@ def test_pages_draw_in_a_browser_without_a_network(tmp_path: Path):
     if browser is None:
         pytest.skip("neither chromium nor google-chrome is installed")
     evaluation = evaluation_of([EVIL, "plain"])
-    figure, image = charts.confusion_figure(evaluation), charts.confusion_image(evaluation)
+    figure = charts.confusion_figure(evaluation)
+    charts.confusion_image(evaluation).save(tmp_path / "m.png")
     (tmp_path / "plotly.mjs").write_text(pages.plotly_js(), encoding="utf-8")
     documents = {
-        "light": pages.light_figure_html(figure, image, "plotly.mjs"),
-        "without": pages.light_figure_html(figure, image, "missing.mjs"),
+        "light": pages.light_figure_html(figure, "m.png", library="plotly.mjs", picture="m.png"),
+        "without": pages.light_figure_html(figure, "m.png", library="missing.mjs", picture="m.png"),
         "whole": pages.figure_html(figure, charts.parallel_coordinates(some_trials(), "accuracy")),
     }
     flags = (

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tuner.base.errors import TrackingError
+from tuner.base.errors import StoreError, TrackingError
+from tuner.classifiers.parameters import TrialParams
+from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import read_artifact
 from tuner.tracking.runs import LeftTrials, fail_trial, parent_run, trial_run, trial_runs
 from tuner.tracking.store import Tracking, open_tracking, without_credentials
@@ -97,7 +99,7 @@ def test_a_table_comes_back_as_it_was_written(store: Tracking, tmp_path: Path):
 
 def test_what_the_store_refuses_in_a_run_is_one_sentence(store: Tracking):
     with (
-        pytest.raises(TrackingError, match=r"refuses, or stopped answering: .*metric") as caught,
+        pytest.raises(StoreError, match=r"refuses, or stopped answering: .*metric") as caught,
         parent_run(store, "a search", "search") as run,
     ):
         run.batch(metrics={"not: a; name": 1})
@@ -138,7 +140,8 @@ def test_a_trial_that_took_its_end_for_a_failure_was_killed(store: Tracking):
             if error:
                 raise error("no good")
     left = LeftTrials(store, parent)
-    left.know([{"run_id": run_id} for run_id, number in numbers.items() if number < 3] + [{}])
+    params = TrialParams("B", 0.1, 0.5, 5)
+    left.know(TrialResult(number, params, "", run_id) for run_id, number in numbers.items() if number < 3)
     left.close()
     ends = {numbers[run.info.run_id]: run.info.status for run in trial_runs(store, parent)}
     assert ends == {1: "FINISHED", 2: "FAILED", 3: "KILLED"}
@@ -155,13 +158,13 @@ def test_a_trial_whose_process_was_ended_fails_however_far_it_came(store: Tracki
         with trial_run(store, parent, 2, params):
             pass
     if came_to == "its run":
-        tags = {"mlflow.parentRunId": parent, "tuner.kind": "trial", "tuner.trials.trial": "2"}
+        tags = {"mlflow.parentRunId": parent, "tuner.kind": "trial", "tuner.trial": "2"}
         client.create_run(store.experiment_id, tags=tags)
     run_id = fail_trial(store, parent, 2, params, "took too long")
     other, failed = trial_runs(store, parent)
     assert (other.info.status, failed.info.status) == ("FINISHED", "FAILED")
     assert failed.info.run_id == run_id
-    assert failed.data.tags["tuner.trials.trial"] == "2"
+    assert failed.data.tags["tuner.trial"] == "2"
     assert failed.data.params == {"backbone": "VGG16", "regParam": "0.1"}
     assert artifact(store, run_id, "error.txt") == "took too long\n"
 

@@ -58,31 +58,6 @@ def test_deterministic_search_is_the_same_at_any_timing(driver: DriverSession):
     assert first == second
 
 
-def test_fits_take_the_code_that_was_generated_for_earlier_trials(driver: DriverSession):
-    """Fails when Spark names lambdas in another way: then each fit has its check for NaN compiled anew."""
-    endpoint = driver.endpoint
-
-    def fits(point: dict) -> dict:
-        from pyspark.ml.classification import LogisticRegression
-        from pyspark.ml.functions import array_to_vector
-        from pyspark.sql import functions as F
-
-        from tuner.spark.sessions import connect_from_worker
-
-        session = connect_from_worker(endpoint)
-        features = array_to_vector(F.array(F.col("id").cast("double"))).alias("features")
-        table = session.range(20).select(features, (F.col("id") % 2).alias("label"))
-        LogisticRegression(maxIter=1, regParam=point["regParam"]).fit(table)
-        return objective(point)
-
-    metrics = driver.spark.sparkContext._jvm.org.apache.spark.metrics.source.CodegenMetrics
-    settings = search(parallelism=1, max_evals=3)
-    run(driver, settings, fits)
-    compiled = metrics.METRIC_COMPILATION_TIME().getCount()
-    assert [doc["result"]["status"] for doc in run(driver, settings, fits).trials] == [STATUS_OK] * 3
-    assert metrics.METRIC_COMPILATION_TIME().getCount() == compiled
-
-
 def test_failed_trials_do_not_end_a_search(driver: DriverSession):
     def fails(point: dict) -> dict:
         return {"status": STATUS_FAIL} if point["trial"] < 4 else objective(point)

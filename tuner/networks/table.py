@@ -1,4 +1,4 @@
-"""The one table of networks: every network of `keras.applications`, and those that tuner embeds."""
+"""The one table of networks: all of `keras.applications`, EfficientNet-Lite, those that tuner embeds."""
 
 from __future__ import annotations
 
@@ -43,11 +43,15 @@ class Architecture:
 
 
 def _family(
-    module: str, preprocessing: Preprocessing, licence: str, members: dict[str, tuple[int, int]]
+    module: str,
+    preprocessing: Preprocessing,
+    licence: str,
+    members: dict[str, tuple[int, int]],
+    package: str = "keras.applications",
 ) -> list[Architecture]:
-    """Networks that share a module of Keras; a member is its side in pixels and its width."""
+    """Networks that share a module of a package; a member is its side in pixels and its width."""
     return [
-        Architecture(name, f"keras.applications.{module}", (side, side), preprocessing, width, licence)
+        Architecture(name, f"{package}.{module}", (side, side), preprocessing, width, licence)
         for name, (side, width) in members.items()
     ]
 
@@ -133,6 +137,13 @@ _ROWS: list[Architecture] = [
             "ConvNeXtLarge": (224, 1536),
             "ConvNeXtXLarge": (224, 2048),
         },
+    ),
+    *_family(
+        "efficientnet_lite",
+        "tf",
+        "Apache-2.0",
+        {"EfficientNetLite0": (224, 1280), "EfficientNetLite2": (260, 1280)},
+        package="tuner.networks",
     ),
     _embedded("GlyphNet", 192),
     _embedded("GaborNet", 384),

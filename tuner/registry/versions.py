@@ -52,7 +52,7 @@ class Move:
     run_id: str | None = None  # of the comparison
 
     def tags(self, kind: str, source: str | None, target: str) -> dict[str, str]:
-        """Give the tags of a move of one kind, `tuner.registry.promotion` or `tuner.rollback`."""
+        """Give the tags of a move of one kind, `tuner.promotion` or `tuner.rollback`."""
         values = {
             "from": source,
             "to": target,

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 # Tags.
 KIND = "tuner.kind"  # search, trial, features, evaluate or promote
-TRIAL = "tuner.trials.trial"  # the trial's number within its search, from 1
+TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
 DATA_DIGEST = "tuner.data_digest"
@@ -14,7 +14,7 @@ DATA_DIGEST = "tuner.data_digest"
 # Tags of a model version: the search that made it, and the moves of the alias (from, to, at, why).
 SEARCH_RUN = "tuner.search_run_id"
 TRIAL_RUN = "tuner.trial_run_id"
-PROMOTION = "tuner.registry.promotion"
+PROMOTION = "tuner.promotion"
 ROLLBACK = "tuner.rollback"
 
 # Artifacts of a search.

@@ -4,7 +4,7 @@ TunerError                  everything tuner raises itself; the message is one s
 ├── InvalidInput            what was given cannot work: said on the driver, exit code 2
 │   ├── ExperimentError     an experiment file or an option that overrides it
 │   ├── ImageSourceError    a folder, Parquet, table or built-in set of images
-│   ├── NetworkError       a network's name, weights, input size or preprocessing
+│   ├── NetworkError        a network's name, weights, input size or preprocessing
 │   ├── CacheError          the feature cache cannot be read or written
 │   ├── SessionError        the Spark session: its port, its slots, its endpoint
 │   ├── TrackingError       the MLflow store or registry named, or a run in it

@@ -94,6 +94,11 @@ def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = Non
     overrides
         Options by their names in `OVERRIDES`, as text; None and "" mean: as in the file.
 
+    Returns
+    -------
+    Experiment
+        Frozen; what neither says has its default.
+
     Raises
     ------
     ExperimentError

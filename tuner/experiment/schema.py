@@ -228,7 +228,29 @@ class Gate(Frozen):
 
 
 class Experiment(Frozen):
-    """Everything that decides a search."""
+    """Everything that decides a search; README explains each key.
+
+    Attributes
+    ----------
+    name
+        Of the MLflow experiment, and of the model unless `registry` names it.
+    images
+        A folder of class folders, Parquet, a table or `builtin:digits`.
+    on_bad_image
+        Whether an image that cannot be decoded is left out and listed, or ends the search.
+    precision
+        What the networks compute in.
+    cache
+        The folder of features and networks.
+    split
+        What is held back.
+    search
+        The space, and how it is searched.
+    registry
+        Where the winner goes.
+    gate
+        What a challenger must show.
+    """
 
     name: Name
     images: str = Field(min_length=1)

@@ -139,6 +139,8 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
     embedWeights
         Whether saving it stores the network's file too (default), so that it loads anywhere; else it is
         found by its digest, in the store or at `modelUri`.
+    modelUri
+        Where MLflow has the network of a featurizer that was saved without it.
 
     References
     ----------
@@ -190,7 +192,15 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
 
     @classmethod
     def from_network(cls, network: Network, **params: Any) -> DeepImageFeaturizer:
-        """Make a featurizer of a network that is resolved already, with further params by name."""
+        """Make a featurizer of a network that is resolved already.
+
+        Parameters
+        ----------
+        network
+            Where its features come from.
+        params
+            Further params, by name.
+        """
         featurizer = cls(**params)
         featurizer._describe(network)
         featurizer._carried = Path(network.file)

@@ -46,6 +46,11 @@ def load_model(model_uri: str) -> Scorer:
     model_uri
         `models:/<name>@<alias>`, `models:/<name>/<version>`, `runs:/<run id>/model` or a folder.
 
+    Returns
+    -------
+    Scorer
+        Safe to use from several threads at once.
+
     Raises
     ------
     ModelError

@@ -110,6 +110,13 @@ class Scorer:
     def load(cls, folder: Path, threads: int | None = None) -> Scorer:
         """Open a model folder.
 
+        Parameters
+        ----------
+        folder
+            As `write_scorer` and the saved pipeline fill it.
+        threads
+            As for the class.
+
         Raises
         ------
         ModelError
@@ -197,7 +204,15 @@ class Scorer:
         return answer.set_index(model_input.index)
 
     def answer(self, contents: Sequence[bytes | None], top_k: int = 0) -> pd.DataFrame:
-        """Score image files, and give the table that `predict` describes."""
+        """Score image files, and give the table that `predict` describes.
+
+        Parameters
+        ----------
+        contents
+            The bytes of n files.
+        top_k
+            How many of the likeliest classes to list; 0: none.
+        """
         probability, reasons = self.score(contents)
         known = [reason is None for reason in reasons]
         best = self._names[np.nan_to_num(probability).argmax(axis=1)]

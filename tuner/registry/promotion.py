@@ -122,6 +122,11 @@ def promote(
     master
         A Spark master URL; None: this machine.
 
+    Returns
+    -------
+    Promotion
+        Whether it is the champion now, and what the comparison found.
+
     Raises
     ------
     InvalidInput

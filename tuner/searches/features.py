@@ -17,9 +17,21 @@ from tuner.tracking.store import open_tracking
 
 
 def fill_cache(experiment: Experiment, *, master: str | None = None, console: Console | None = None) -> int:
-    """Extract what the cache misses of every network's features; gives the number of images extracted.
+    """Extract what the cache misses of every network's features, after the same checks as a search's.
 
-    An image counts once for each network that it went through. The same checks as a search's are made.
+    Parameters
+    ----------
+    experiment
+        Its images and networks.
+    master
+        A Spark master URL; None: this machine.
+    console
+        Where progress is shown; None: standard output.
+
+    Returns
+    -------
+    int
+        The images extracted, each counted once for each network that it went through.
 
     Raises
     ------

@@ -60,6 +60,11 @@ def find_search(which: str, experiment_id: str | None = None) -> EarlierSearch:
     experiment_id
         The MLflow experiment in which `last` is looked for; None: all of them.
 
+    Returns
+    -------
+    EarlierSearch
+        For `run_search` to go on with.
+
     Raises
     ------
     TrackingError

@@ -64,7 +64,16 @@ _GRACE_SECONDS = 15  # for a trial's start, and to end by itself
 class SearchResult:
     """What a search came to.
 
-    `trials` has one row a trial: trial, run_id, status, parameters, metrics, seconds.
+    Attributes
+    ----------
+    run_id, experiment_id
+        The MLflow run that holds the trials' runs, and the experiment that holds it.
+    trials
+        One row a trial: trial, run_id, status, parameters, metrics, seconds.
+    winner
+        The best trial, fitted anew, tested and registered.
+    extracted
+        The images that were not cached, each counted once for each network.
     """
 
     run_id: str
@@ -99,6 +108,11 @@ def run_search(
         Spark, if it starts already (`tuner.spark.launch.launch_spark`); then it knows master and port.
     console
         Where progress is shown; None: standard output.
+
+    Returns
+    -------
+    SearchResult
+        With at least one trial that succeeded.
 
     Raises
     ------

@@ -25,7 +25,17 @@ from tuner.tracking.store import open_tracking
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """How a model does on a folder; `quarantine` has path, label and reason of images left out."""
+    """How a model does on labelled images.
+
+    Attributes
+    ----------
+    run_id
+        The MLflow run that holds what was logged.
+    evaluation
+        Metrics, confusion matrix and the figures of each class.
+    quarantine
+        The images left out: path, label and reason.
+    """
 
     run_id: str
     evaluation: Evaluation
@@ -36,6 +46,22 @@ def evaluate_model(
     model_uri: str, images: str, *, master: str | None = None, console: Console | None = None
 ) -> ModelEvaluation:
     """Apply a model to labelled images, and log metrics, confusion matrix and predictions to a run.
+
+    Parameters
+    ----------
+    model_uri
+        `models:/<name>@<alias>`, `models:/<name>/<version>` or `runs:/<run id>/model`.
+    images
+        Where they are, as an experiment's `images` says it.
+    master
+        A Spark master URL; None: this machine.
+    console
+        Where progress is shown; None: standard output.
+
+    Returns
+    -------
+    ModelEvaluation
+        Over the images that can be decoded.
 
     Raises
     ------

@@ -1,0 +1,139 @@
+"""The paths and names that are written into files, settings and MLflow, where no import follows a move.
+
+What a search wrote yesterday must be read tomorrow: whoever changes a name of the first part raises
+`tuner.models.format.FORMAT`, or lets what was written before be read as well.
+"""
+
+import importlib.util
+import json
+import pkgutil
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.models import Model
+from ruamel.yaml import YAML
+
+from tests.conftest import FinishedSearch
+from tuner.networks.embedded.files import NETWORK_FILES
+from tuner.networks.table import NETWORKS
+from tuner.spark.settings import settings
+from tuner.spark.worker_daemon import FOR_EXTRACTION, FOR_TRIALS
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def is_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+# What a search writes ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(finished_search: FinishedSearch) -> Path:
+    """The folder of a trial's model."""
+    uri = f"runs:/{finished_search.trials()[0].info.run_id}/model"
+    return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=finished_search.store))
+
+
+def test_a_saved_pipeline_names_the_classes_of_its_python_stages(model: Path) -> None:
+    parts = model.glob("sparkml/stages/*/metadata/part-*")
+    written = {json.loads(part.read_text(encoding="utf-8"))["class"] for part in parts}
+    ours = {"tuner.models.featurizer.DeepImageFeaturizer", "tuner.models.class_names.ClassNames"}
+    assert written == {*ours, "org.apache.spark.ml.classification.LogisticRegressionModel"}
+    for name in ours:
+        found = pkgutil.resolve_name(name)
+        assert f"{found.__module__}.{found.__qualname__}" == name
+
+
+def test_a_logged_model_names_its_loader_and_its_parts(model: Path) -> None:
+    flavors = Model.load(model).flavors
+    assert set(flavors) == {"spark", "python_function", "tuner"}
+    assert flavors["python_function"]["loader_module"] == "tuner.models.scorer"
+    assert callable(pkgutil.resolve_name("tuner.models.scorer:_load_pyfunc"))
+    assert flavors["spark"]["model_data"] == "sparkml"
+    assert flavors["tuner"]["data"] == "scorer"
+    assert {file.name for file in (model / "scorer").iterdir()} == {"head.npz", "scorer.json"}
+
+
+def named(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.startswith("tuner.")}
+
+
+def test_runs_and_versions_bear_the_tags_that_later_searches_look_for(
+    finished_search: FinishedSearch,
+) -> None:
+    versions = {f"tuner.{library}_version" for library in ("pyspark", "tensorflow", "keras")}
+    parent = named(finished_search.parent().data.tags)
+    assert parent - versions == {"tuner.kind", "tuner.best_trial", "tuner.data_digest"}
+    assert named(finished_search.trials()[0].data.tags) == {"tuner.kind", "tuner.trial"}
+    (version,) = finished_search.client().search_model_versions("name = 'letters'", max_results=1)
+    moves = {f"tuner.promotion.{word}" for word in ("to", "at", "why")}
+    assert named(version.tags) == {"tuner.search_run_id", "tuner.trial_run_id", *moves}
+
+
+# What starts by its name ---------------------------------------------------------------------------
+
+
+def test_the_commands_start_what_is_there() -> None:
+    assert PROJECT["scripts"] == {"tuner": "tuner.cli.main:main"}
+    assert callable(pkgutil.resolve_name(PROJECT["scripts"]["tuner"]))
+    entries = YAML(typ="safe").load(ROOT / "MLproject")["entry_points"]
+    assert {tuple(entry["command"].split()[:3]) for entry in entries.values()} == {
+        ("python", "-m", "tuner")
+    }
+    assert is_module("tuner.__main__")
+
+
+def test_spark_starts_a_daemon_that_is_there() -> None:
+    assert settings("local[2]", 0)["spark.python.daemon.module"] == "tuner.spark.worker_daemon"
+    assert callable(pkgutil.resolve_name("tuner.spark.worker_daemon:main"))
+
+
+@pytest.mark.parametrize("name", [*FOR_TRIALS, *FOR_EXTRACTION])
+def test_what_workers_import_ahead_is_there(name: str) -> None:
+    assert callable(pkgutil.resolve_name(name)) if ":" in name else is_module(name)
+
+
+def test_spark_s_log_settings_are_there() -> None:
+    options = settings("local[2]", 0)["spark.driver.extraJavaOptions"].split()
+    (file,) = [option.partition("=")[2] for option in options if "log4j2.configurationFile" in option]
+    assert Path(file).is_relative_to(ROOT / "tuner" / "spark")
+    assert "rootLogger" in Path(file).read_text(encoding="utf-8")
+
+
+def test_the_table_of_networks_names_modules_that_are_there() -> None:
+    ours = {row.module for row in NETWORKS.values() if row.module.startswith("tuner.")}
+    assert ours == {f"tuner.networks.embedded.{name.lower()}" for name in NETWORK_FILES}
+    assert all(map(is_module, ours))
+
+
+# What is installed ---------------------------------------------------------------------------------
+
+
+def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "tuner", tmp_path / "tuner", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", build, tmp_path / "dist"], cwd=tmp_path, check=True, capture_output=True
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert "tuner = tuner.cli.main:main" in archive.read(entries).decode()
+    here = (file for file in (ROOT / "tuner").rglob("*") if file.is_file() and file.suffix != ".pyc")
+    assert packed == {file.relative_to(ROOT).as_posix() for file in here}
+    data = {name for name in packed if not name.endswith(".py")}
+    networks = {file.relative_to(ROOT).as_posix() for file in NETWORK_FILES.values()}
+    assert data == {"tuner/py.typed", "tuner/spark/log4j2.properties", *networks}

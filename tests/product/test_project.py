@@ -1,6 +1,5 @@
 """What stands around the package: its files agree with the code and with one another."""
 
-import ast
 import copy
 import json
 import os
@@ -164,47 +163,6 @@ def test_readme_states_the_defaults() -> None:
 def test_readme_explains_every_key_of_a_network() -> None:
     rows = table(README, "key of a network")
     assert {row[0].strip("`") for row in rows} == set(NetworkSpec.model_fields)
-
-
-# The floors
-
-
-def imported_modules(source: Path) -> set[str]:
-    """The modules of the package that this one imports, wherever in the file it does."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tuner"):
-            _, _, module = node.module.partition(".")
-            found |= {module} if module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("tuner.")]
-            found |= {name.removeprefix("tuner.") for name in names}
-    return {module.split(".")[0] for module in found}
-
-
-def modules() -> dict[str, list[Path]]:
-    """Each module of the package with its files; a folder counts as one."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted((ROOT / "tuner").rglob("*.py")):
-        name = path.relative_to(ROOT / "tuner").parts[0].removesuffix(".py")
-        if not name.startswith("__"):
-            found.setdefault(name, []).append(path)
-    return found
-
-
-def floors() -> dict[str, int]:
-    return {row[1].strip("`"): int(row[0]) for row in table(CONTRIBUTING, "floor")}
-
-
-def test_every_module_has_its_floor() -> None:
-    assert set(floors()) == set(modules())
-
-
-@pytest.mark.parametrize("name", modules())
-def test_a_module_imports_from_lower_floors_only(name: str) -> None:
-    floor = floors()
-    imported = {other for file in modules()[name] for other in imported_modules(file)} - {name}
-    assert {other for other in imported if other in floor and floor[other] >= floor[name]} == set()
 
 
 # Dependencies

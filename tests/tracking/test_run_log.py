@@ -16,7 +16,9 @@ from tuner.tracking.store import Tracking
 
 @pytest.fixture
 def log(store: Tracking) -> RunLog:
-    return RunLog(store.client(), store.client().create_run(store.experiment_id).info.run_id)
+    return RunLog(
+        store.client(), store.client().create_run(store.experiment_id).info.run_id, store.experiment_id
+    )
 
 
 def run_of(store: Tracking, log: RunLog) -> Run:
@@ -39,7 +41,7 @@ def test_a_batch_writes_all_that_a_run_holds(store: Tracking, log: RunLog) -> No
 def test_a_parameter_that_changed_in_a_resumed_search_is_a_tag(store: Tracking, log: RunLog) -> None:
     """MLflow changes no parameter."""
     log.batch(params={"same": 1, "changed": 2})
-    resumed = RunLog(store.client(), log.run_id, run_of(store, log))
+    resumed = RunLog(store.client(), log.run_id, store.experiment_id, run_of(store, log))
     resumed.batch(params={"same": 1, "changed": 3, "new": 4})
     data = run_of(store, log).data
     assert data.params == {"same": "1", "changed": "2", "new": "4"}
@@ -53,7 +55,7 @@ def test_a_table_of_a_resumed_search_is_replaced(store: Tracking, log: RunLog, f
     before, after = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2, 3], "b": [None, "ñ"]})
     log.table(before, file)
     assert json.loads(text(store, log, file)) == {"columns": ["a"], "data": [[1]]}
-    resumed = RunLog(store.client(), log.run_id, run_of(store, log))
+    resumed = RunLog(store.client(), log.run_id, store.experiment_id, run_of(store, log))
     resumed.table(after, file)
     assert json.loads(text(store, log, file)) == {"columns": ["a", "b"], "data": [[2, None], [3, "ñ"]]}
 

@@ -68,7 +68,7 @@ _PROBLEMS = 5  # as many are told at once
 def _sentence(error: ValidationError, where: str) -> str:
     problems = []
     for detail in error.errors():
-        place = ".".join(str(part) for part in detail["loc"])
+        place = ".".join(map(_key, detail["loc"]))
         match detail["type"]:
             case "extra_forbidden":
                 problems.append(f"the key {place} is unknown")
@@ -82,6 +82,12 @@ def _sentence(error: ValidationError, where: str) -> str:
                 problems.append(f"{place} is {shown(detail['input'])}: {said}")
     more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
     return f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}."
+
+
+def _key(part: object) -> str:
+    """A key as it is written, unless that would break the sentence."""
+    text = str(part)
+    return text if text.isprintable() and len(text) < 80 else shown(text)
 
 
 def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = None) -> Experiment:

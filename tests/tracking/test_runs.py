@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import mlflow
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.searches import TrackingServer
+from tuner.tracking.runs import answers, trial_runs
+from tuner.tracking.store import Tracking
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=5)
+@given(st.lists(st.tuples(st.sampled_from(["trial", "search", None]), st.booleans()), max_size=6))
+def test_the_trials_of_a_search_are_its_children_of_that_kind(
+    store: Tracking, made: list[tuple[str | None, bool]]
+) -> None:
+    client = store.client()
+    parent = client.create_run(store.experiment_id).info.run_id
+    expected = []
+    for start, (kind, ours) in enumerate(made):
+        tags = {"mlflow.parentRunId": parent if ours else "0" * 32}
+        tags |= {"tuner.kind": kind} if kind else {}
+        run = client.create_run(store.experiment_id, start_time=start, tags=tags)
+        expected += [run.info.run_id] if ours and kind == "trial" else []
+    assert [run.info.run_id for run in trial_runs(store, parent)] == expected
+
+
+def test_a_search_of_more_trials_than_a_page_has_them_all(store: Tracking) -> None:
+    client = store.client()
+    parent = client.create_run(store.experiment_id).info.run_id
+    tags = {"mlflow.parentRunId": parent, "tuner.kind": "trial"}
+    first = client.search_runs([store.experiment_id], max_results=1)
+    assert first.token is None
+    for start in range(3):
+        client.create_run(store.experiment_id, start_time=start, tags=tags)
+    assert len(trial_runs(store, parent)) == 3
+
+
+@pytest.mark.long
+def test_a_server_answers_while_it_is_there(server: TrackingServer, tmp_path: Path) -> None:
+    there = Tracking(server.uri, "0")
+    assert answers(there)
+    server.stop()
+    assert not answers(there)
+    assert answers(Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "0"))
+    mlflow.set_tracking_uri(None)

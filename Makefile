@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Spark's workers and `mlflow run` take the `python` that comes first in PATH.
 ACTIVATE := PATH="$(CURDIR)/$(BIN):$$PATH"
 PORT ?= 5000
+PART ?= 1/1
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--no-annotate --no-emit-index-url
 
@@ -12,7 +13,7 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev java search test test-all bench-quick check ui format lock
+.PHONY: help setup setup-dev java search test test-long test-all bench-quick check ui format lock
 
 help:  ## list the commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,11 +38,14 @@ search: setup  ## run a search: make search ARGS="-P experiment=experiments/foot
 	@$(ACTIVATE) mlflow run . --env-manager local $(ARGS)
 	@echo "See the runs and the model: make ui"
 
-test: check  ## lint, types and the tests that take seconds
+test: check  ## lint, types, import rules and the tests that take seconds
 	@$(ACTIVATE) pytest -m "not long" --numprocesses 2 --dist loadfile $(ARGS)
 
-test-all: check  ## the same and the long tests: whole searches, every network
-	@$(ACTIVATE) pytest $(ARGS)
+test-long: setup-dev  ## the long tests: whole searches, every network; the first quarter of them: PART=1/4
+	@$(ACTIVATE) pytest -m long --splits $(notdir $(PART)) --group $(patsubst %/,%,$(dir $(PART))) \
+		--durations-path tests/long_durations.json $(ARGS)
+
+test-all: test test-long
 
 bench-quick: setup-dev  ## the key ratios, in under three minutes: look at them before and after a change
 	@$(ACTIVATE) python bench/trials.py --trials 12 --rounds 1 --only optuna 2> /dev/null
@@ -52,6 +56,7 @@ check: setup-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 ui: setup  ## open the MLflow UI on what was logged (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in \

@@ -112,7 +112,7 @@ class FinishedSearch:
         return self.client().search_runs([parent.info.experiment_id], query, order_by=["start_time ASC"])
 
 
-def tuner(folder: Path, *arguments: object, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+def tuner(folder: Path, *arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder, without the settings of an outer MLflow run."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     return subprocess.run(

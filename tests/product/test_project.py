@@ -113,6 +113,57 @@ def test_mlflow_hands_values_over_as_they_were_given(tmp_path: Path) -> None:
     assert set(options.values()) == {""}
 
 
+# Checks
+
+
+def make_prints(*arguments: str) -> list[str]:
+    """The commands that make would run."""
+    done = subprocess.run(
+        ["make", "--dry-run", *arguments], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return done.stdout.replace("\\\n", " ").splitlines()
+
+
+def test_the_hooks_run_what_make_check_runs() -> None:
+    """On what changed: what takes files gets those, and what looks at the whole runs if a part changed."""
+    subprocess.run([sys.executable, "-m", "pre_commit", "validate-config"], cwd=ROOT, check=True)
+    (local,) = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert local["repo"] == "local"
+    hooks = {hook["entry"].removesuffix(" --force-exclude"): hook for hook in local["hooks"]}
+    (check,) = re.findall(r"^check:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    checked = [line.strip().lstrip("@").removesuffix(" .") for line in check.splitlines()]
+    assert [entry.replace(".venv/bin", "$(BIN)") for entry in hooks] == checked
+    for entry, hook in hooks.items():
+        whole = "ruff" not in entry
+        assert hook.get("pass_filenames", True) is not whole
+        if whole:
+            assert re.search(hook["files"], "tuner/base/errors.py")
+            assert re.search(hook["files"], "pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("part", "options"), [("2/4", "--splits 4 --group 2"), ("", "--splits 1 --group 1")]
+)
+def test_make_runs_the_part_of_the_long_tests_that_is_asked_for(part: str, options: str) -> None:
+    (line,) = [
+        line for line in make_prints("test-long", *([f"PART={part}"] if part else [])) if "pytest" in line
+    ]
+    assert "-m long" in line
+    assert options in line
+
+
+@pytest.mark.long
+def test_all_parts_together_are_all_long_tests() -> None:
+    def collected(*options: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "-m", "long", "--collect-only", "--quiet", *options]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return re.findall(r"^tests/.*::.*$", listed, re.MULTILINE)
+
+    parts = [collected("--splits", "4", "--group", str(group)) for group in range(1, 5)]
+    assert all(parts)
+    assert sorted(test for part in parts for test in part) == sorted(collected())
+
+
 # README and CONTRIBUTING
 
 

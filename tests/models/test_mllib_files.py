@@ -31,7 +31,7 @@ from tests.models.test_flavor import FRESH, ask_fresh
 from tests.models.test_pipeline import LABELS, png
 from tests.product.test_project import PYPROJECT, ROOT
 from tuner.models.class_names import ClassNames
-from tuner.models.featurizer import DeepImageFeaturizer
+from tuner.models.featurizer import DeepImageFeaturizer, FeaturizerStage
 from tuner.models.format import FORMAT
 from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, new_uid, write_pipeline
 from tuner.models.pipeline import assemble
@@ -282,7 +282,7 @@ def test_a_pipeline_is_written_as_mllib_writes_it(
 def stages_of(pipeline: PipelineModel, case: Case) -> list[Stage]:
     """The stages of a whole model, without MLlib."""
     featurizer, model, names = pipeline.stages
-    return [PythonStage.of(featurizer, tunerFormat=FORMAT), stage_of(model, case), PythonStage.of(names)]
+    return [FeaturizerStage(featurizer), stage_of(model, case), PythonStage.of(names)]
 
 
 @pytest.mark.long
@@ -295,11 +295,13 @@ def test_ten_stages_are_named_and_ordered_as_mllib_does(spark: SparkSession, tmp
     assert [stage.getLabels() for stage in loaded.stages] == [[str(place)] for place in range(10)]
 
 
-def test_further_metadata_stands_beside_the_parameters(spark: SparkSession, tmp_path: Path) -> None:
-    names = ClassNames(labels=["a", "b"])
-    extra = {"classes": 2, "class": "tuner.Other"}
-    DefaultParamsWriter.saveMetadata(names, (tmp_path / "theirs").as_uri(), spark, extra)
-    PythonStage.of(names, **extra).write(tmp_path / "ours")
+@pytest.mark.parametrize("extra", [{}, {"tunerFormat": FORMAT}, {"class": "tuner.Other"}])
+def test_a_python_stage_is_written_as_pyspark_writes_it(
+    extra: dict[str, Any], gabornet: Network, spark: SparkSession, tmp_path: Path
+) -> None:
+    featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="ñ", embedWeights=False)
+    DefaultParamsWriter.saveMetadata(featurizer, (tmp_path / "theirs").as_uri(), spark, extra)
+    PythonStage.of(featurizer, **extra).write(tmp_path / "ours")
     assert described(tmp_path / "ours") == described(tmp_path / "theirs")
 
 

@@ -27,6 +27,11 @@ def tracking(store: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
+def aliases_of(client: MlflowClient, name: str) -> dict[str, int]:
+    """The version that each alias of a model stands for; MLflow gives it as a number or as text."""
+    return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait for something to become true; fail if it does not."""
     deadline = time.monotonic() + seconds

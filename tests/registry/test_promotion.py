@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import FinishedSearch, tuner
-from tests.helpers.searches import tracking
+from tests.helpers.searches import aliases_of, tracking
 from tuner.cli.main import main
 from tuner.tracking.names import SEARCH_RUN
 
@@ -76,7 +76,7 @@ def test_the_gate_holds_the_override_moves_and_the_rollback_brings_back(folder: 
     assert (str(new.version), new.current_stage) == ("2", "Staging")
     assert new.tags["tuner.promotion.why"] == "a test"
     assert new.tags["tuner.promotion.by"]
-    assert client.get_registered_model("letters").aliases == {"champion": "2"}
+    assert aliases_of(client, "letters") == {"champion": 2}
     assert client.get_model_version("letters", "1").current_stage == "Archived"
 
     run_id = new.tags["tuner.promotion.run"]
@@ -191,5 +191,4 @@ def test_a_better_search_takes_the_place_and_without_images_it_challenges(letter
     assert third.returncode == 0, third.stderr
     assert "Version 3 stays challenger, for it could not be compared" in third.stdout
     assert f"There is no folder {images}" in third.stdout
-    aliases = client_of(tmp_path).get_registered_model("letters").aliases
-    assert {alias: int(number) for alias, number in aliases.items()} == {"champion": 1, "challenger": 3}
+    assert aliases_of(client_of(tmp_path), "letters") == {"champion": 1, "challenger": 3}

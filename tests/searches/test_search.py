@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import FinishedSearch, tuner
+from tests.helpers.searches import aliases_of
 
 METRICS = {"accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"}
 
@@ -256,26 +258,30 @@ def test_cross_validation_with_the_one_standard_error_rule(finished_search: Fini
     assert search.parent().data.tags["tuner.best_trial"] == str(int(simplest.info.run_name[:3]))
 
 
-@pytest.mark.long  # and the last: it adds a version
+@pytest.mark.long
 def test_second_search_extracts_nothing_and_its_winner_challenges_the_first(
-    finished_search: FinishedSearch,
+    finished_search: FinishedSearch, tmp_path: Path
 ):
+    """In a copy of the store, for the tests beside this one count versions."""
+    shutil.copy(finished_search.folder / "mlflow.db", tmp_path)
     text = (finished_search.folder / "letters.yaml").read_text(encoding="utf-8")
-    (finished_search.folder / "strict.yaml").write_text(text + "gate: {min_gain: 1}\n", encoding="utf-8")
-    done = tuner(finished_search.folder, "search", "--experiment", "strict.yaml", "--max_evals", 1)
+    (tmp_path / "strict.yaml").write_text(text + "gate: {min_gain: 1}\n", encoding="utf-8")
+    cache = ("--cache", finished_search.folder / ".tuner")
+    done = tuner(tmp_path, "search", "--experiment", "strict.yaml", "--max_evals", 1, *cache)
     assert done.returncode == 0, done.stderr
     assert "features of 62 images are cached" in done.stdout
     assert "(0 images extracted)" in done.stdout
     assert "letters version 2, challenger, stage None: models:/letters@challenger" in done.stdout
     assert "Version 2 stays challenger: " in done.stdout
-    client = finished_search.client()
-    assert client.get_registered_model("letters").aliases == {"champion": "1", "challenger": "2"}
+    second = FinishedSearch(tmp_path, finished_search.images)
+    client = second.client()
+    assert aliases_of(client, "letters") == {"champion": 1, "challenger": 2}
     assert client.get_model_version("letters", "1").current_stage == "Staging"
     run_id = client.get_model_version("letters", "2").run_id
     assert {
         "comparison/report.md",
         "comparison/comparison.json",
         "comparison/disagreements.json",
-    } <= artifacts(finished_search, run_id)
-    comparison = json.loads(read(finished_search, run_id, "comparison/comparison.json"))
+    } <= artifacts(second, run_id)
+    comparison = json.loads(read(second, run_id, "comparison/comparison.json"))
     assert (comparison["images"], comparison["passed"]) == (15, False)

@@ -176,7 +176,7 @@ def test_class_names_add_nothing_to_the_pages_of_a_trial_and_of_the_test():
         figure = charts.confusion_figure(evaluation)
         roc = charts.roc_figure(truth, scores, labels)
         for page in (
-            pages.light_figure_html(figure, charts.confusion_image(evaluation), "a"),
+            pages.light_figure_html(figure, "m.png", library="a", picture="b"),
             pages.figure_html(figure, roc),
         ):
             parsed = Elements(page)

@@ -1,4 +1,6 @@
 import hashlib
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.base.errors import CacheError
-from tuner.base.files import file_digest, files_of, write_aside, writing
+from tuner.base.files import file_digest, files_of, private_folder, write_aside, writing
 
 names = st.text("abc", min_size=1, max_size=3)
 trees = st.dictionaries(st.tuples(names, names).map("/".join), st.binary(max_size=4), max_size=4)
@@ -68,3 +70,36 @@ def test_what_the_system_refuses_is_one_sentence_with_an_advice() -> None:
     assert isinstance(caught.value.__cause__, OSError)
     with pytest.raises(ValueError, match="another mistake"), writing("The store", Path("x"), "advice"):
         raise ValueError("another mistake")
+
+
+def test_the_private_folder_is_one_for_all_of_a_users_processes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = private_folder()
+    assert folder == private_folder() == tmp_path / f"tuner-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("taken", ["a link", "a file", "open to all", "another user's"])
+def test_a_private_folder_whose_name_somebody_took_is_another_one(
+    tmp_path: Path, monkeypatch, taken: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = tmp_path / f"tuner-{os.getuid()}"
+    (tmp_path / "victim").mkdir(mode=0o700)
+    match taken:
+        case "a link":
+            place.symlink_to(tmp_path / "victim")
+        case "a file":
+            place.touch()
+        case "open to all":
+            place.mkdir()
+            place.chmod(0o777)
+        case _:
+            if os.geteuid() != 0:
+                pytest.skip("only root gives a folder away")
+            place.mkdir(mode=0o700)
+            os.chown(place, 12345, 12345)
+    folder = private_folder()
+    assert folder != place
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list((tmp_path / "victim").iterdir()) == []

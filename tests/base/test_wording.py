@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.base.wording import first_line, first_sentence
+from tuner.base.wording import first_line, first_sentence, visible
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,23 @@ def test_the_first_sentence_ends_at_its_full_stop_or_line(message: str, expected
 def test_the_first_of_sentences_is_given(sentences: list[str], between: str) -> None:
     first = first_sentence(between.join(sentences))
     assert first.strip() == sentences[0].strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("ñandú <b> 😀", "ñandú <b> 😀"),
+        ("a\r\nb", r"a\r\nb"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\x85\u2028b", r"a\x85\u2028b"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_what_cannot_be_seen_is_an_escape(text: str, seen: str) -> None:
+    assert visible(text) == seen
+
+
+@given(st.text())
+def test_visible_text_stays_on_its_line(text: str) -> None:
+    assert len(visible(text).splitlines()) <= 1
+    assert visible(visible(text)) == visible(text)

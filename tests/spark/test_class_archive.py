@@ -29,8 +29,8 @@ def test_the_archive_is_written_once_and_read_then(environment: Path) -> None:
 
 
 def test_a_local_search_uses_it_and_a_cluster_does_not() -> None:
-    assert archive_options() in settings("local[2]", 1)[JAVA_OPTIONS]
-    assert "Archive" not in settings("spark://127.0.0.1:7077", 1)[JAVA_OPTIONS]
+    assert archive_options() in settings("local[2]")[JAVA_OPTIONS]
+    assert "Archive" not in settings("spark://127.0.0.1:7077")[JAVA_OPTIONS]
 
 
 def test_another_java_has_another_archive(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,11 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+from tests.helpers.searches import wait_until
+from tuner.spark.sessions import DriverSession
+
 
 def test_the_endpoint_opens_when_it_is_asked_for_and_not_before():
     code = """
@@ -37,3 +42,22 @@ def test_the_endpoint_opens_when_it_is_asked_for_and_not_before():
     assert f"Port {ports[1]} of this machine is in use" in refused
     assert "--connect-port" in refused
     assert after == "True True False"
+
+
+CLIENT = """
+import sys
+from tuner.spark.endpoint import Endpoint, connect_from_worker
+session = connect_from_worker(Endpoint(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+session.sql("select sum(hash(id)) from range(100000000000000)").collect()
+"""
+
+
+@pytest.mark.long
+def test_what_a_killed_client_began_ends(driver: DriverSession):
+    endpoint, tracker = driver.endpoint, driver.spark.sparkContext.statusTracker()
+    arguments = [endpoint.host, str(endpoint.port), endpoint.token]
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, *arguments])
+    wait_until(tracker.getActiveJobsIds)
+    client.kill()
+    client.wait()
+    wait_until(lambda: not tracker.getActiveJobsIds(), 240)

@@ -59,7 +59,7 @@ def test_token_stands_nowhere_that_others_read(driver: DriverSession):
     assert token not in repr(driver)
     assert all(token not in value for _, value in driver.spark.sparkContext.getConf().getAll())
     command_lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
-    assert any(b"SparkConnectPlugin" in line for line in command_lines)
+    assert any(b"spark.connect.grpc.binding.address" in line for line in command_lines)
     assert not any(token.encode() in line for line in command_lines)
 
 

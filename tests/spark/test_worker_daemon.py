@@ -69,7 +69,8 @@ def test_workers_are_born_with_what_their_tasks_need(
 def test_what_is_imported_ahead_starts_no_thread_of_python(names: Sequence[str]) -> None:
     """A fork keeps the thread that forks alone."""
     code = (
-        "import os, threading\nfrom pyspark import daemon\nfrom tuner.worker_daemon import VARIABLE, main\n"
+        "import os, threading\nfrom pyspark import daemon\n"
+        "from tuner.spark.worker_daemon import VARIABLE, main\n"
         f"os.environ[VARIABLE] = {','.join(names)!r}\n"
         "daemon.manager = lambda: print(threading.active_count())\nmain()"
     )

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 Preprocessing = Literal["tf", "caffe", "torch", "unit", "none"]
 Precision = Literal["float32", "bfloat16"]
+GivenSplit = Literal["folders"]  # where images say which part of a split they are
+Transparent = Literal["white", "black"]  # what transparent pictures are laid on
 Metric = Literal["accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"]
 ClassWeight = Literal["none", "balanced"]
 WhereToFit = Literal["auto", "worker", "spark"]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What an experiment says of pixels.
+
+    Attributes
+    ----------
+    transparent
+        The ground on which transparent pictures are laid.
+    max_value
+        What stands for white where an image's values could go beyond it; None: the most that its format
+        holds (255, 65535), 65535 for integers of 32 bits, 1 for floats.
+    """
+
+    transparent: Transparent = "white"
+    max_value: float | None = None
+
+
+DEFAULT_DECODING = Decoding()
+"""What is done where an experiment says nothing."""
 
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logLoss"})
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tuner.base.errors import CacheError
@@ -38,6 +40,19 @@ def write_aside(target: Path, write: Callable[[Path], object]) -> None:
         aside = Path(folder, target.name)
         write(aside)
         aside.replace(target)
+
+
+def private_folder() -> Path:
+    """A folder of this user's own among the temporary ones, the same for all of the user's processes.
+
+    Where somebody else has taken its name, which others can foresee, it is a new one.
+    """
+    folder = Path(tempfile.gettempdir(), f"tuner-{os.getuid()}")
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return folder if own and not status.st_mode & 0o077 else Path(tempfile.mkdtemp(prefix="tuner-"))
 
 
 @contextmanager

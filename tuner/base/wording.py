@@ -1,8 +1,11 @@
-"""Errors of other libraries, fit for a sentence."""
+"""Errors of other libraries, and names of all kinds, fit for a sentence."""
 
 from __future__ import annotations
 
 import re
+from unicodedata import category
+
+_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, halves of pairs, ends of lines
 
 
 def first_line(error: object) -> str:
@@ -14,3 +17,11 @@ def first_line(error: object) -> str:
 def first_sentence(message: object) -> str:
     """What a message says first, up to its first full stop or line break."""
     return re.split(r"\.?\s*\n|\.\s|\.?$", str(message).strip(), maxsplit=1)[0]
+
+
+def visible(text: str) -> str:
+    r"""Text on one line, as it is to be seen: line breaks and control characters are escapes (`\n`).
+
+    They would break a sentence, or steer the terminal.
+    """
+    return "".join(sign if category(sign) not in _UNSEEN else ascii(sign)[1:-1] for sign in text)

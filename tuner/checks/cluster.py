@@ -9,15 +9,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from tuner.base.distribution import requirements
 from tuner.base.errors import SessionError
 from tuner.base.files import writing
+from tuner.base.uris import local_path
 from tuner.checks.worker import Questions
-from tuner.spark.executors import java_reason
 from tuner.spark.jobs import cancelled_after
+from tuner.spark.jvm import java_reason
 from tuner.spark.sessions import DriverSession
 from tuner.spark.settings import is_local
 from tuner.tracking.names import EXPERIMENT_FILE
@@ -113,11 +112,8 @@ def _local_path(images: str) -> str | None:
 
     None, too, for what is not there on the driver: whoever reads it says so.
     """
-    file = images.startswith("file:")
-    if not file and re.match(r"\w[\w+.-]+:", images):
-        return None
-    path = Path(url2pathname(urlsplit(images).path) if file else images).absolute()
-    return str(path) if path.exists() else None
+    path = None if re.match(r"(?!file:)\w[\w+.-]+:", images) else local_path(images)
+    return str(path.absolute()) if path is not None and path.exists() else None
 
 
 def _ask(session: DriverSession, questions: Questions) -> list[tuple[str, Exception | None]]:

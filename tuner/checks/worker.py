@@ -112,7 +112,8 @@ class Questions:
     def _check_tracking(self, host: str) -> None:
         if self.tracking is None:
             return
-        from tuner.tracking.store import Tracking, bounded_requests, reason, without_credentials
+        from tuner.tracking.answering import check_answers, reason, without_credentials
+        from tuner.tracking.store import Tracking
 
         uri, experiment_id, access, run_id, artifact = self.tracking
         shown, database = without_credentials(uri), uri.removeprefix("sqlite:///").partition("?")[0]
@@ -120,12 +121,12 @@ class Questions:
         if uri.startswith("sqlite:///") and not Path(database).is_file():  # it would make one of its own
             raise TrackingError(f"The worker {host} does not see the MLflow store {shown}: {advice}.")
         try:
-            with bounded_requests():
-                store = Tracking(uri, experiment_id, access)
-                store.make_current()
-                client = store.client()
-                client.get_experiment(experiment_id)
-                seen = [file.path for file in client.list_artifacts(run_id)]
+            store = Tracking(uri, experiment_id, access)
+            store.make_current()
+            check_answers(uri)
+            client = store.client()
+            client.get_experiment(experiment_id)
+            seen = [file.path for file in client.list_artifacts(run_id)]
         except Exception as error:  # each kind of store has its own
             raise TrackingError(
                 f"The worker {host} cannot use the MLflow store {shown}: {reason(error)}; {advice}."

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import shlex
 import sys
 from pathlib import Path
 
 import pyspark
 
+from tuner.spark.jvm import java_program, java_release
+
 _FOLDER = Path("var", "tuner")  # in the virtual environment, with which it goes
-_CLASS_PATH_VARIABLES = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_DIST_CLASSPATH", "SPARK_HOME")
+_CLASS_PATH_VARIABLES = ("HADOOP_CONF_DIR", "YARN_CONF_DIR", "SPARK_DIST_CLASSPATH")
 
 
 def archive_options() -> str:
@@ -29,16 +31,18 @@ def archive_options() -> str:
     if file is None:
         return ""
     use = "SharedArchiveFile" if file.exists() else "ArchiveClassesAtExit"
-    return f"-XX:{use}={file} -Xlog:cds*=off"
+    return f"{shlex.quote(f'-XX:{use}={file}')} -Xlog:cds*=off"
 
 
 def _archive_file() -> Path | None:
     """Where the archive for this Java and this Spark is or shall be; None: nowhere."""
     release, spark = _java_release(), Path(pyspark.__file__).parent
+    home = os.environ.get("SPARK_HOME")
     conf = Path(os.environ.get("SPARK_CONF_DIR") or spark / "conf")
     if (
         sys.prefix == sys.base_prefix
         or release is None
+        or (home and Path(home) != spark)
         or any(os.environ.get(name) for name in _CLASS_PATH_VARIABLES)
         or (conf.is_dir() and any(conf.iterdir()))
     ):
@@ -51,14 +55,11 @@ def _archive_file() -> Path | None:
     except OSError:
         return None
     writable = os.access(file.parent, os.W_OK)
-    return file if " " not in str(file) and (file.exists() or writable) else None
+    return file if ":" not in str(file) and (file.exists() or writable) else None
 
 
 def _java_release() -> str | None:
     """What the JVM that Spark will start says of itself; None where it may know no such archives."""
-    java = shutil.which("java", path=f"{home}/bin" if (home := os.environ.get("JAVA_HOME")) else None)
-    file = Path(java).resolve().parent.parent / "release" if java else None
-    if file is None or not file.is_file():
-        return None
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return None if "openj9" in text.lower() else text
+    java = java_program()
+    text = java_release(java) if java else ""
+    return None if not text or "openj9" in text.lower() else text

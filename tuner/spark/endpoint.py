@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 TOKEN_VARIABLE = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+# A proxy of the environment is for the web, and no_proxy would have to name the driver.
+_NO_PROXY = [("grpc.enable_http_proxy", 0)]
 _PORTS_TRIED = 3  # another process may take a free port between choosing and binding it
 
 
@@ -109,7 +111,7 @@ def _check_guarded(endpoint: Endpoint, host: str) -> None:
     question = ConfigRequest(session_id=str(uuid.uuid4()))
     question.operation.get_all.SetInParent()
     answers = []
-    with insecure_channel(f"{host}:{endpoint.port}") as channel:
+    with insecure_channel(f"{host}:{endpoint.port}", options=_NO_PROXY) as channel:
         ask = SparkConnectServiceStub(channel).Config  # type: ignore[no-untyped-call]
         for metadata in ([], [("authorization", f"Bearer {endpoint.token}")]):
             try:
@@ -144,7 +146,7 @@ def connect_from_worker(endpoint: Endpoint) -> ConnectSession:
     from pyspark.sql.connect.client.retries import DefaultPolicy
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
-    channel = DefaultChannelBuilder(f"sc://{endpoint.address}")
+    channel = DefaultChannelBuilder(f"sc://{endpoint.address}", channelOptions=_NO_PROXY)
     channel.set("authorization", f"Bearer {endpoint.token}")
     session = ConnectSession.builder.channelBuilder(channel).create()
     # The default policy retries for over ten minutes in silence.

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from contextlib import suppress
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tuner.base.errors import SessionError
 from tuner.spark.jobs import cancelled_after
+from tuner.spark.jvm import java_reason
 
 _EXECUTORS_SECONDS = 60  # for them to come
 _SETTLED_SECONDS = 3  # without a further one, all are taken to be there
-
-
-def java_reason(error: Exception) -> str:
-    """What the JVM says went wrong: the last of its causes."""
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    causes = [line for line in lines if line.startswith("Caused by: ")]
-    java = re.search(r"^: (.+)$", str(error), re.MULTILINE)  # py4j's own first line says nothing
-    return causes[-1].removeprefix("Caused by: ") if causes else java[1] if java else lines[0]
 
 
 def check_standalone(master: str) -> None:
@@ -55,17 +48,27 @@ def await_slots(spark: SparkSession, parallelism: int, master: str) -> int:
     _await_executor(spark, master)
     task_cpus = int(configuration.get("spark.task.cpus", "1") or 1)
     instances = int(configuration.get("spark.executor.instances", "0") or 0)
-    cores = instances * int(configuration.get("spark.executor.cores", "1") or 1)
-    wanted = max(parallelism + 1, cores // task_cpus)
+    cores = int(configuration.get("spark.executor.cores", "1") or 1)
+    wanted = max(parallelism + 1, instances * (cores // task_cpus))
     slots, since = 0, time.monotonic()
     while time.monotonic() < deadline:
-        now = context.defaultParallelism // task_cpus
+        now = task_slots(context)
         if now != slots:
             slots, since = now, time.monotonic()
         if slots >= wanted and time.monotonic() - since >= _SETTLED_SECONDS:
             break
         time.sleep(0.2)
     return slots
+
+
+def task_slots(context: SparkContext) -> int:
+    """How many tasks run at once on the executors that are there.
+
+    By their cores and what a task takes of them, on each by itself. The JVM counts them for its barrier
+    stages; pyspark has no way to ask. `defaultParallelism` is something else: a setting that people raise.
+    """
+    scala = context._jsc.sc()
+    return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
 
 
 def _await_executor(spark: SparkSession, master: str) -> None:

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import sys
+import shlex
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from tuner.base.errors import SessionError
+from tuner.base.machine import reach_this_machine_directly
+from tuner.base.wording import first_line
 from tuner.spark.endpoint import TOKEN_VARIABLE
-from tuner.spark.executors import check_standalone, java_reason
-from tuner.spark.settings import chosen_master, local_slots, settings
+from tuner.spark.executors import check_standalone
+from tuner.spark.jvm import (
+    JAVA_VARIABLES,
+    OLDEST_JAVA,
+    java_program,
+    java_reason,
+    prepare_environment,
+    start_jvm,
+)
+from tuner.spark.settings import (
+    chosen_master,
+    defaults_file,
+    local_defaults,
+    local_slots,
+    properties,
+    settings,
+    user_defaults,
+)
 from tuner.spark.worker_daemon import nobody, start_workers
 
 
@@ -80,10 +101,15 @@ def launch_spark(
         What Spark's workers on this machine begin to import as soon as it has started (`worker_daemon`).
     """
     launch = SparkLaunch(parallelism, port, _token(), Future())
+    try:
+        chosen = _prepare(master, parallelism)  # here, for another thread may read the environment later
+    except SessionError as error:
+        launch.started.set_exception(error)
+        return launch
 
     def run() -> None:
         try:
-            launch.started.set_result(_start(app_name, parallelism, master, preload))
+            launch.started.set_result(_start(app_name, parallelism, chosen, preload))
         except BaseException as error:  # whoever waits gets it
             launch.started.set_exception(error)
 
@@ -91,33 +117,55 @@ def launch_spark(
     return launch
 
 
-def _start(app_name: str, parallelism: int, master: str | None, preload: Sequence[str]) -> SparkStarted:
-    _check_java()
+def _prepare(master: str | None, parallelism: int) -> str:
+    """Choose the master, and set the environment right for it."""
     if _is_running():
         raise SessionError(
             "A Spark session is already running in this process: stop it (spark.stop()) before a "
             "search, which starts one of its own."
         )
-    master = chosen_master(master, parallelism)
-    local = local_slots(master)
+    chosen = chosen_master(master, parallelism)
+    local = local_slots(chosen)
     if local is not None:
-        check_slots(local, parallelism, f"master {master}")
-    elif master.startswith("spark://"):
-        check_standalone(master)
-    # Workers must run the Python that holds these packages. The token goes by the environment: a Spark
-    # setting would stand on the JVM's command line, where every user of the machine reads it.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ[TOKEN_VARIABLE] = _token()
-    if local is not None:
-        # Trials side by side use the cores; threads of an OpenBLAS, where MLlib finds one, are in the way.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        check_slots(local, parallelism, f"master {chosen}")
     try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise SessionError(f"Spark needs a folder for temporary files: {first_line(error)}.") from error
+    prepare_environment(local=local is not None)
+    reach_this_machine_directly()
+    return chosen
+
+
+def _start(app_name: str, parallelism: int, master: str, preload: Sequence[str]) -> SparkStarted:
+    local = local_slots(master)
+    if master.startswith("spark://"):
+        check_standalone(master)
+    with _starting(local=local is not None):
         spark = _launch(app_name, master)
-    finally:
-        del os.environ[TOKEN_VARIABLE]
     ahead = preload and local is not None
     workers = start_workers(spark.sparkContext, parallelism, preload) if ahead else nobody()
     return SparkStarted(spark, master, workers)
+
+
+@contextmanager
+def _starting(*, local: bool) -> Iterator[None]:
+    """Give the JVM what it takes from the environment alone: the token, and how to start.
+
+    A Spark setting would stand on its command line, where every user of the machine reads it.
+    """
+    given = {TOKEN_VARIABLE: _token()}
+    with tempfile.TemporaryDirectory() as folder:
+        if local:
+            file = Path(folder, "spark.properties")
+            file.write_text(properties(local_defaults()), encoding="utf-8")
+            given["PYSPARK_SUBMIT_ARGS"] = f"--properties-file {shlex.quote(str(file))} pyspark-shell"
+        os.environ.update(given)
+        try:
+            yield
+        finally:
+            for name in given:
+                del os.environ[name]
 
 
 def check_slots(slots: int, parallelism: int, where: str) -> None:
@@ -151,22 +199,28 @@ def _is_running() -> bool:
     return True
 
 
-def _check_java() -> None:
-    home = os.environ.get("JAVA_HOME")
-    if not (home and shutil.which("java", path=f"{home}/bin")) and not shutil.which("java"):
-        raise SessionError(
-            "Spark needs Java 17 or newer and none was found: install a JRE (Debian, Ubuntu: apt-get "
-            "install default-jre-headless) or set JAVA_HOME."
-        )
-
-
 def _launch(app_name: str, master: str) -> SparkSession:
-    builder = SparkSession.builder.appName(app_name)
-    for key, value in settings(master).items():
-        builder = builder.config(key, value)
+    conf = SparkConf(loadDefaults=False).setAppName(app_name)
+    conf.setAll(list(settings(master).items()))
     try:
-        return builder.getOrCreate()
+        SparkContext(conf=conf, gateway=start_jvm(conf))
+        return SparkSession.builder.getOrCreate()
     except Exception as error:  # py4j's own error: the JVM says what went wrong in its text
+        reason = java_reason(error).rstrip(".")
+        if "UnsupportedClassVersionError" in reason:
+            reason = f"its Java, {java_program()}, is older than {OLDEST_JAVA}"
         raise SessionError(
-            f"Spark could not be started with master {master}: {java_reason(error)}"
+            f"Spark could not be started with master {master}: {reason}.{_where_to_look(master)}"
         ) from error
+
+
+def _where_to_look(master: str) -> str:
+    """A sentence on what else the JVM was started with; empty where that is nothing."""
+    local = local_slots(master) is not None
+    variables = (*JAVA_VARIABLES, "SPARK_DRIVER_MEMORY", "HADOOP_CONF_DIR")
+    places = [name for name in variables if os.environ.get(name)]
+    if local_defaults() if local else user_defaults():
+        places.append(str(defaults_file()))
+    if not local and "PYSPARK_SUBMIT_ARGS" in os.environ:
+        places.append("PYSPARK_SUBMIT_ARGS (which must end with pyspark-shell)")
+    return f" It may come from {' or '.join(places)}: look there." if places else ""

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import SparkSession
 
+from tuner.base.distribution import pack_package
 from tuner.base.machine import machine_cores
+from tuner.base.uris import file_uri
 from tuner.spark.endpoint import Endpoint, open_endpoint
 from tuner.spark.executors import await_slots
+from tuner.spark.jobs import stopped_at_end
 from tuner.spark.launch import SparkLaunch, check_slots, launch_spark
-from tuner.spark.package_zip import pack_package
 from tuner.spark.settings import local_slots
 
 if TYPE_CHECKING:
@@ -78,13 +80,11 @@ def launched_session(launch: SparkLaunch) -> Iterator[DriverSession]:
     """
     started = launch.wait()
     spark, master, local = started.spark, started.master, local_slots(started.master)
-    try:
+    with stopped_at_end(spark):
         slots = local or await_slots(spark, launch.parallelism, master)
         check_slots(slots, launch.parallelism, f"master {master}")
         cores = slots if local is None else min(machine_cores(), slots)
         with tempfile.TemporaryDirectory() as folder:
             if local is None:
-                spark.sparkContext.addPyFile(str(pack_package(Path(folder))))
+                spark.sparkContext.addPyFile(file_uri(pack_package(Path(folder))))
             yield DriverSession(spark, cores, slots, launch.token, launch.port)
-    finally:
-        spark.stop()

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.experiments import WORDS, experiments, plain_data
 from tuner.base.errors import ExperimentError
-from tuner.experiment.file import OVERRIDES, experiment_of, read_experiment, read_yaml
+from tuner.experiment.file import OVERRIDES, experiment_of, read_experiment, read_yaml, yaml_text
+from tuner.experiment.schema import Experiment
 
 
 def plain() -> dict:
@@ -86,3 +88,37 @@ def test_a_group_without_keys_has_its_defaults() -> None:
 def test_a_key_that_is_misspelt_is_named() -> None:
     with pytest.raises(ExperimentError, match=r"the key search\.regparam is unknown"):
         experiment_of(nested(("search", "regparam"), 1), "it")
+
+
+# Written and read in one dialect of YAML
+
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@quick
+@given(plain_data)
+@example({word: [word] for word in WORDS})
+def test_plain_data_comes_back_equal(tmp_path: Path, data: object) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(yaml_text(data), encoding="utf-8")
+    assert read_yaml(file) == data
+
+
+@quick
+@given(experiments)
+def test_any_experiment_comes_back_equal(tmp_path: Path, data: dict) -> None:
+    experiment = Experiment.model_validate(data)
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml_text(experiment.to_yaml_dict()), encoding="utf-8")
+    assert read_experiment(file) == experiment
+
+
+@pytest.mark.parametrize("word", ["1e4", "0o17", "2024-01-01", "1.", "true"])
+def test_text_that_yaml_takes_for_something_else_is_asked_for_in_quotes(tmp_path: Path, word: str) -> None:
+    file = tmp_path / "experiment.yaml"
+    text = "name: {}\nimages: b\nsearch: {{backbone: VGG16}}\n"
+    file.write_text(text.format(word), encoding="utf-8")
+    with pytest.raises(ExperimentError, match=r"name is read as .*: put it in quotes, as text\.$"):
+        read_experiment(file)
+    file.write_text(text.format(f'"{word}"'), encoding="utf-8")
+    assert read_experiment(file).name == word

@@ -1,3 +1,4 @@
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -94,6 +95,76 @@ def test_written_spaces_are_read_back(low, factor, log, values):
 def test_plain_data_gives_the_experiment_back(tmp_path: Path, text: str):
     experiment = read(tmp_path, text)
     assert Experiment(**experiment.to_yaml_dict()) == experiment
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("images", MINIMAL.replace("photos", "~/my photos")),
+        ("cache", MINIMAL + "cache: ~/my photos\n"),
+        ("weights", MINIMAL.replace("[InceptionV3]", "[{name: VGG16, weights: ~/my photos}]")),
+        (
+            "file",
+            MINIMAL.replace(
+                "[InceptionV3]", "[{name: a, file: ~/my photos, input_size: 9, preprocessing: tf}]"
+            ),
+        ),
+    ],
+)
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch, key: str, text: str):
+    monkeypatch.setenv("HOME", "/home/me")
+    experiment = read(tmp_path, text)
+    holder = experiment.search.backbone[0] if key in ("weights", "file") else experiment
+    assert str(getattr(holder, key)) == "/home/me/my photos"
+    if key in ("images", "cache"):
+        assert str(getattr(read(tmp_path, **{key: "~"}), key)) == "/home/me"
+        assert str(getattr(read(tmp_path, **{key: "a/~"}), key)) == "a/~"
+
+
+def test_a_home_that_is_not_known_is_one_sentence(tmp_path: Path):
+    assert "begins with a home folder that is not known here" in refusal(tmp_path, images="~nobody-here/a")
+    with pytest.raises(ExperimentError, match=r"There is no experiment file ~nobody-here/a: .* not known"):
+        read_experiment(Path("~nobody-here/a"))
+
+
+def test_the_experiment_file_may_be_in_the_home_folder(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read(tmp_path)
+    assert read_experiment(Path("~/experiment.yaml")).name == "football"
+
+
+def test_a_path_that_is_no_utf_8_is_one_sentence(tmp_path: Path):
+    for key in ("images", "cache"):
+        assert "is no UTF-8" in refusal(tmp_path, **{key: "caf\udce9"})
+
+
+def test_a_file_uri_may_be_written_in_either_way(tmp_path: Path):
+    for uri in ("file:///my%20photos", "file:/my photos", "file://localhost/my photos"):
+        assert read(tmp_path, cache=uri).cache == Path("/my photos")
+
+
+# What MLflow does with a name: tests/product/test_names.py.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *[(name, "leave out") for name in ("a?b", "a#b", "a@b", "a/b", "a:b", "a\\b", "a\nb", "a\u0085b")],
+        ("a\ud83d", "leave out"),
+        *[(name, "leave out") for name in ("a\u2028", "a\tb", " a", "a ", "..a", "a'\"b", "a\x7fb")],
+        *[(name, "which can be seen") for name in (" ", ".", "..", "\u200b", "\u202e", ". .")],
+        ("a" * 201, "has 201 letters"),
+    ],
+)
+def test_names_that_no_address_holds_are_one_sentence(tmp_path: Path, name: str, expected: str):
+    quoted = json.dumps(name)
+    assert expected in refusal(tmp_path, MINIMAL.replace("football", quoted))
+    assert expected in refusal(tmp_path, MINIMAL + f"registry: {{name: {quoted}}}\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "100%", "a'b", 'a"b', "é 😀", "\u202ea", "a..b", "1e4", "-a", "a;b&c=d+e"]
+)
+def test_names_that_an_address_holds_are_taken(tmp_path: Path, name: str):
+    assert read(tmp_path, MINIMAL.replace("football", json.dumps(name, ensure_ascii=False))).name == name
 
 
 def test_experiments_are_frozen(tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
+import PIL
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -20,10 +20,12 @@ from pyspark.sql import SparkSession
 from tuner.base.errors import CacheError, ImageSourceError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.cache import Extraction, FeatureCache
-from tuner.images.decoding import load_input
-from tuner.images.index import index_images
-from tuner.images.sources import ImageSet, read_images
-from tuner.networks.files import open_network
+from tuner.extraction.files import Row
+from tuner.extraction.files import write_part as write_rows
+from tuner.images.decoding import decoder, load_input
+from tuner.images.index import ImageSet, index_images
+from tuner.images.sources import read_images
+from tuner.networks.files import import_keras, open_network
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 
@@ -106,7 +108,7 @@ def test_features_are_those_of_the_network_and_are_extracted_once(
     assert extract(spark, cache, glyphnet, folder).extracted == 3
     assert set(before) < set(parts(cache, glyphnet))
     assert len(rows_written(cache, glyphnet)) == 15
-    described = json.loads((cache.folder(glyphnet) / "backbone.json").read_text())
+    described = json.loads((cache.folder(glyphnet) / "network.json").read_text())
     assert Network.from_dict(described) == glyphnet
 
 
@@ -138,13 +140,11 @@ def write_part(cache: FeatureCache, backbone: Network, features: dict[str, list[
     """A part as a worker writes it."""
     folder = cache.folder(backbone)
     folder.mkdir(parents=True, exist_ok=True)
-    schema = pa.schema(
-        [("digest", pa.string()), ("features", pa.list_(pa.float32())), ("error", pa.string())]
+    before = set(parts(cache, backbone))
+    write_rows(
+        folder, [Row(digest, np.array(values, np.float32), None) for digest, values in features.items()]
     )
-    columns = [list(features), list(features.values()), [None] * len(features)]
-    table = pa.table(columns, schema=schema)
-    part = folder / f"part-{len(features)}-0-{len(parts(cache, backbone))}.parquet"
-    pq.write_table(table, part)
+    (part,) = set(parts(cache, backbone)) - before
     return part
 
 
@@ -204,6 +204,88 @@ def test_fail_names_the_bad_image_and_leaves_the_cache_usable(
     damaged.unlink()
     extract(spark, cache, glyphnet, folder, fail_on_bad_image=True)
     assert cache.read(spark, glyphnet).count() == 12
+
+
+def test_a_verdict_is_kept_for_one_version_of_the_decoder_and_features_for_all(
+    spark: SparkSession,
+    cache: FeatureCache,
+    glyphnet: Network,
+    folder: Path,
+    damaged: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extract(spark, cache, glyphnet, folder)
+    before = parts(cache, glyphnet)
+    monkeypatch.setattr("tuner.extraction.cache.decoder", lambda: "Pillow 99, decoding 2")
+    assert len(cache.known(glyphnet)) == 12
+    done = extract(spark, cache, glyphnet, folder)
+    assert (done.extracted, done.failed) == (1, 1)
+    assert set(before) < set(parts(cache, glyphnet))
+    monkeypatch.undo()
+    assert extract(spark, cache, glyphnet, folder) == Extraction(0, 0, 0.0)
+
+
+def test_the_version_of_the_decoder_is_that_of_pillow_and_of_the_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = decoder()
+    assert PIL.__version__ in before
+    monkeypatch.setattr("tuner.images.decoding.DECODING_VERSION", 10**6)
+    assert decoder() != before
+
+
+def test_an_image_that_another_version_could_read_has_features(
+    cache: FeatureCache, glyphnet: Network
+) -> None:
+    folder = cache.folder(glyphnet)
+    folder.mkdir(parents=True)
+    write_rows(folder, [Row("a", None, "truncated", decoder())])
+    assert cache.known(glyphnet)["error"].tolist() == ["truncated"]
+    write_rows(folder, [Row("a", np.ones(2, np.float32), None)])
+    assert cache.known(glyphnet)["error"].isna().tolist() == [True]
+
+
+def test_features_of_other_options_do_not_count(
+    spark: SparkSession, cache: FeatureCache, glyphnet: Network
+) -> None:
+    glyphnet = dataclasses.replace(glyphnet, width=2)
+    folder = cache.folder(glyphnet)
+    folder.mkdir(parents=True)
+    one, two = np.ones(2, np.float32), np.full(2, 2, np.float32)
+    rows = [
+        Row("a", one, None, "transparent: white"),
+        Row("a", two, None, "transparent: black"),
+        Row("b", one, None),
+    ]
+    write_rows(folder, rows)
+    black = dataclasses.replace(glyphnet, transparent="black")
+    gray = dataclasses.replace(glyphnet, max_value=100.0)
+    assert cache.folder(black) == cache.folder(gray) == folder
+    assert cache.load(glyphnet, ["a", "b"]).tolist() == [[1, 1], [1, 1]]
+    assert cache.load(black, ["a", "b"]).tolist() == [[2, 2], [1, 1]]
+    assert cache.missing(gray, ["a", "b"]) == ["a", "b"]
+    found = {row["digest"]: list(row["features"]) for row in cache.read(spark, black).collect()}
+    assert found == {"a": [2, 2], "b": [1, 1]}
+
+
+def test_an_image_whose_features_are_not_finite_has_a_reason(
+    spark: SparkSession, cache: FeatureCache, tmp_path: Path
+) -> None:
+    keras = import_keras()
+    pixels = keras.Input((4, 4, 3))
+    scaled = keras.layers.Rescaling(3e38)(pixels)  # of any value above 1, infinite
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(scaled)).save(tmp_path / "hot.keras")
+    spec = NetworkSpec(name="hot", file=tmp_path / "hot.keras", input_size=4, preprocessing="none")
+    hot = resolve_network(spec, "float32", cache.networks)
+    folder = tmp_path / "images"
+    for label, value in (("dark", 0), ("bright", 200)):
+        (folder / label).mkdir(parents=True)
+        Image.new("L", (4, 4), value).save(folder / label / "1.png")
+    done = extract(spark, cache, hot, folder)
+    assert (done.extracted, done.failed) == (2, 1)
+    known = cache.known(hot)
+    assert known["error"].dropna().tolist() == ["the network gives features that are not finite numbers"]
+    assert extract(spark, cache, hot, folder).extracted == 0
 
 
 def add_slow_images(folder: Path, numbers: range) -> None:
@@ -345,9 +427,20 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
             FeatureCache(root)
 
 
-def test_a_folder_that_spark_takes_for_a_pattern_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"run\[1\] has one of \[\]\{\}\*\?\\ in its path"):
-        FeatureCache(tmp_path / "run[1]")
+@pytest.mark.parametrize("name", ["my projects #1 é/50%20", "run[1] {a,b} *?", "a:b", "a\nb"])
+def test_a_folder_of_any_name_is_read(
+    spark: SparkSession, glyphnet: Network, tmp_path: Path, name: str
+) -> None:
+    glyphnet = dataclasses.replace(glyphnet, width=2)
+    cache = FeatureCache(tmp_path / name)
+    write_part(cache, glyphnet, {"a": [1.0, 2.0]})
+    assert [list(row["features"]) for row in cache.read(spark, glyphnet).collect()] == [[1, 2]]
+    assert cache.load(glyphnet, ["a"]).tolist() == [[1, 2]]
+
+
+def test_a_folder_that_spark_cannot_read_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match=r"run \[12:30\] has a colon beside one of \[\]"):
+        FeatureCache(tmp_path / "run [12:30]")
 
 
 @pytest.mark.long

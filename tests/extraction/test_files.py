@@ -7,9 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.base.errors import CacheError
-from tuner.extraction.files import counts, parts, remove_damaged, write_part, writing_to
+from tuner.extraction.files import Row, counts, parts, remove_damaged, write_part, writing_to
 
-ROWS = [("a" * 64, np.arange(4, dtype=np.float32), None), ("b" * 64, None, "truncated")]
+ROWS = [
+    Row("a" * 64, np.arange(4, dtype=np.float32), None, "transparent: white", 200, 255),
+    Row("b" * 64, None, "truncated", "Pillow 1"),
+]
 
 
 @pytest.fixture
@@ -24,8 +27,22 @@ def test_a_part_is_named_after_its_rows_and_its_content(folder: Path) -> None:
     (part,) = parts(folder)
     assert counts(part) == (2, 1)
     assert pq.read_table(part).to_pylist() == [
-        {"digest": "a" * 64, "features": [0, 1, 2, 3], "error": None},
-        {"digest": "b" * 64, "features": None, "error": "truncated"},
+        {
+            "digest": "a" * 64,
+            "features": [0, 1, 2, 3],
+            "error": None,
+            "depends": "transparent: white",
+            "highest": 200,
+            "white": 255,
+        },
+        {
+            "digest": "b" * 64,
+            "features": None,
+            "error": "truncated",
+            "depends": "Pillow 1",
+            "highest": None,
+            "white": None,
+        },
     ]
     assert remove_damaged(folder) == 0
     assert write_part(folder, []) == 0

@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps, ImageSequence
 from pyspark.sql import Row, SparkSession
 
-from tuner.base.errors import ImageError
-from tuner.images.decoding import decode_image, load_input, resize, struct_to_image
+from tuner.base.choices import DEFAULT_DECODING, Decoding
+from tuner.base.errors import ImageError, UndecidedImageError
+from tuner.images.decoding import Seen, decode_image, load_input, outcomes, resize, struct_to_image
 from tuner.images.preprocessing import preprocess
 
 MODES = ["tf", "caffe", "torch", "unit", "none"]
@@ -75,11 +77,22 @@ def test_a_file_gives_the_pixels_that_keras_gives(
     import keras
 
     path = tmp_path / "image"
-    path.write_bytes(FILES[name])
+    path.write_bytes(opaque(FILES[name]))
     expected = np.asarray(keras.utils.load_img(path, target_size=size, interpolation="bilinear"))
     found = resize(decode_image(FILES[name]), size)
     assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, expected)
+    if opaque(FILES[name]) == FILES[name]:
+        np.testing.assert_array_equal(found, expected)
+    assert np.abs(found.astype(int) - expected).max() <= 1  # laid on white by another function of Pillow
+
+
+def opaque(content: bytes, ground: str = "white") -> bytes:
+    """The file itself or, where it is transparent, its picture laid on a ground."""
+    image = Image.open(io.BytesIO(content))
+    if not image.has_transparency_data:
+        return content
+    rgba = image.convert("RGBA")
+    return file(Image.alpha_composite(Image.new("RGBA", rgba.size, ground), rgba).convert("RGB"), "PNG")
 
 
 @pytest.mark.parametrize(
@@ -216,19 +229,248 @@ def test_a_dark_16_bit_image_stays_dark(brightest: int) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
-        (np.array([[0, 32768, 65535]], np.int32), [0, 128, 255]),
-        (np.array([[0, 500_000, 1_000_000]], np.int32), [0, 128, 255]),
+        (np.array([[0, 100, 255]], np.int32), [0, 0, 1]),
+        (np.array([[-9, 32768, 65535]], np.int32), [0, 128, 255]),
+        (np.array([[0, 65_535, 1_000_000]], np.int32), [0, 255, 255]),
         (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
-        (np.array([[-3, 100, 255]], np.float32), [0, 100, 255]),
+        (np.array([[-3, 0.1, 255]], np.float32), [0, 26, 255]),
         (np.array([[np.nan, np.inf, 1]], np.float32), [0, 0, 255]),
         (np.array([[np.nan, np.nan, 0]], np.float32), [0, 0, 0]),
     ],
 )
-def test_gray_without_a_white_of_its_own_takes_the_least_usual_one(
+def test_gray_of_32_bits_has_one_white_whatever_its_values_are(
     values: np.ndarray, expected: list[int]
 ) -> None:
     assert decode_image(file(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == expected
+
+
+DEEP = {"16 bits": np.uint16, "32 bits": np.int32, "floats": np.float32}
+
+
+@given(
+    kind=st.sampled_from(sorted(DEEP)),
+    shared=st.integers(0, 200),
+    others=st.lists(st.integers(0, 60_000), min_size=2, max_size=2),
+    max_value=st.sampled_from([None, 4095.0, 255.0]),
+)
+def test_neighbours_of_a_set_are_scaled_alike(
+    kind: str, shared: int, others: list[int], max_value: float | None
+) -> None:
+    """The same value is the same gray, whatever else its image holds."""
+    grays = {
+        int(decode_image(deep(kind, [shared, other]), decoding=Decoding(max_value=max_value))[0, 0, 0])
+        for other in others
+    }
+    assert len(grays) == 1
+
+
+def deep(kind: str, values: list[float]) -> bytes:
+    return file(Image.fromarray(np.array([values]).astype(DEEP[kind])), "TIFF")
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_data_that_fill_less_of_their_range_have_a_white_that_is_stated(kind: str) -> None:
+    found = decode_image(deep(kind, [0, 2048, 4095, 5000]), decoding=Decoding(max_value=4095))
+    assert found[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+def test_a_stated_white_leaves_images_alone_that_cannot_reach_beyond_it() -> None:
+    """In a set of 12-bit files, one of 8 bits keeps its 255; data of 4 bits in 8 are scaled."""
+    for name in ("PNG RGB", "PNG RGBA", "JPEG L", "PNG P transparent"):
+        for stated in (255.0, 4095.0):
+            np.testing.assert_array_equal(
+                decode_image(FILES[name], decoding=Decoding(max_value=stated)), decode_image(FILES[name])
+            )
+    four_bits = file(Image.fromarray(np.array([[0, 5, 15, 99]], np.uint8)), "PNG")
+    found = decode_image(four_bits, decoding=Decoding(max_value=15))
+    assert found[0, :, 0].tolist() == [0, 85, 255, 255]
+    assert found.shape == (1, 4, 3)
+
+
+def test_16_bits_a_colour_have_the_white_that_is_stated() -> None:
+    """Pillow keeps the upper 8 bits of them."""
+    values = struct.pack(">6H", 0, 2048, 4095, 0, 4095, 4095)
+    content = png_file(2, 1, 16, 2, b"\0" + values)
+    assert decode_image(content).max() == 15
+    assert decode_image(content, decoding=Decoding(max_value=4095)).tolist() == [
+        [[0, 128, 240], [0, 240, 240]]
+    ]
+
+
+# Transparency
+
+
+def shape_on(mode: str, ground: int = 0) -> Image.Image:
+    """A black bar; the pixels beside it are transparent, and `ground` below that."""
+    alpha = np.zeros((8, 8), np.uint8)
+    alpha[2:4] = 255
+    gray = np.where(alpha > 0, 0, ground).astype(np.uint8)
+    image = Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)])
+    return image.convert(mode)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_file(width: int, height: int, depth: int, colour: int, rows: bytes, more: bytes = b"") -> bytes:
+    """A PNG by hand, of depths and chunks that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def hidden(*values: int) -> bytes:
+    return chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
+
+
+BARS = {
+    "PNG RGBA": file(shape_on("RGBA"), "PNG"),
+    "PNG LA": file(shape_on("LA"), "PNG"),
+    "PNG P": file(shape_on("RGBA").quantize(4), "PNG"),
+    "GIF": file(shape_on("LA", 9).getchannel("L").convert("P"), "GIF", transparency=9),
+    "WebP": file(shape_on("RGBA"), "WEBP", lossless=True),
+    "TIFF RGBA": file(shape_on("RGBA"), "TIFF"),
+    "TIFF LA": file(shape_on("LA"), "TIFF"),
+    "TIFF PA": file(shape_on("RGBA").convert("PA"), "TIFF"),
+}
+PAIRS = {  # a black pixel, and one that is hidden
+    "tRNS of 1 bit": png_file(2, 1, 1, 0, b"\0\x40", hidden(1)),
+    "tRNS of 2 bits": png_file(2, 1, 2, 0, b"\0\x20", hidden(2)),
+    "tRNS of 4 bits": png_file(2, 1, 4, 0, b"\0\x0a", hidden(10)),
+    "tRNS of 8 bits": png_file(2, 1, 8, 0, b"\0\0\x0a", hidden(10)),
+    "tRNS of 16 bits": png_file(2, 1, 16, 0, b"\0\0\0\x12\x34", hidden(0x1234)),
+    "tRNS of a colour": png_file(2, 1, 8, 2, b"\0\0\0\0\1\2\3", hidden(1, 2, 3)),
+    "tRNS of 16 bits a colour": png_file(
+        2, 1, 16, 2, b"\0" + bytes(6) + b"\1\2\3\4\5\6", hidden(0x102, 0x304, 0x506)
+    ),
+    "16 bits with alpha": png_file(2, 1, 16, 4, b"\0" + b"\0\0\xff\xff" + bytes(4)),
+    "16 bits a colour with alpha": png_file(2, 1, 16, 6, b"\0" + bytes(6) + b"\xff\xff" + bytes(8)),
+    "palette": png_file(2, 1, 8, 3, b"\0\0\1", chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", b"\xff\0")),
+}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_a_black_shape_on_nothing_is_seen_on_white_and_not_on_black(name: str) -> None:
+    found = decode_image(BARS[name])
+    assert (found[2:4] <= 9).all()
+    assert (np.delete(found, [2, 3], axis=0) == 255).all()
+    assert (decode_image(BARS[name], decoding=Decoding("black")) <= 9).all()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_a_file_hides_is_the_ground(name: str) -> None:
+    assert decode_image(PAIRS[name])[0].tolist() == [[0] * 3, [255] * 3]
+    assert decode_image(PAIRS[name], decoding=Decoding("black"))[0].tolist() == [[0] * 3, [0] * 3]
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.sampled_from(["white", "black"]))
+def test_half_transparent_pixels_are_mixed_with_the_ground(value: int, alpha: int, ground: str) -> None:
+    content = file(Image.new("RGBA", (2, 2), (value, 0, 255, alpha)), "PNG")
+    below = {"white": 255, "black": 0}[ground]
+    expected = [(part * alpha + below * (255 - alpha)) / 255 for part in (value, 0, 255)]
+    found = decode_image(content, decoding=Decoding(ground))
+    assert np.abs(found[0, 0] - np.array(expected)).max() <= 1
+
+
+# What is seen of an image, for the cache
+
+
+def seen(content: bytes, decoding: Decoding = DEFAULT_DECODING) -> Seen:
+    noted: list[Seen] = []
+    load_input(content, (8, 8), "none", decoding, noted.append)
+    return noted[0]
+
+
+@pytest.mark.parametrize("name", [*FILES, *PAIRS, *DEEP])
+def test_an_image_depends_on_the_options_that_change_its_pixels(name: str) -> None:
+    content = deep(name, [0, 9, 99]) if name in DEEP else (FILES | PAIRS)[name]
+    usual = decode_image(content)
+    assert seen(content).depends in outcomes(DEFAULT_DECODING)
+    for option, other in (
+        ("transparent", "black"),
+        ("max_value", 2),
+        ("max_value", 254),
+        ("max_value", 4095),
+    ):
+        decoding = replace(DEFAULT_DECODING, **{option: other})
+        depends = seen(content, decoding).depends
+        assert depends in outcomes(decoding)
+        if not np.array_equal(decode_image(content, decoding=decoding), usual):
+            assert f"{option}: {other}" in str(depends)
+    if name in ("JPEG RGB", "JPEG CMYK", "BMP", "PNG RGB", "PNG L", "PNG 1", "PNG P", "WebP", "TIFF RGB"):
+        assert seen(content).depends is None
+
+
+def test_an_opaque_image_in_a_mode_with_alpha_depends_on_no_ground() -> None:
+    content = file(photo().convert("RGB").convert("RGBA"), "PNG")
+    np.testing.assert_array_equal(decode_image(content), np.asarray(photo().convert("RGB")))
+    assert seen(content).depends is None
+
+
+def test_what_counts_under_other_options_is_told_apart() -> None:
+    transparent, deep_one = FILES["PNG RGBA"], deep("16 bits", [1, 2])
+    white, black = Decoding(), Decoding("black")
+    assert seen(transparent, black).depends not in outcomes(white)
+    assert seen(deep_one, black).depends in outcomes(white)
+    assert seen(deep_one, Decoding(max_value=4095)).depends not in outcomes(white)
+    assert seen(FILES["JPEG RGB"], Decoding("black", 4095)).depends in outcomes(white)
+    assert seen(FILES["JPEG RGB"]).depends not in outcomes(Decoding(max_value=15))  # of 8 bits, scaled
+
+
+@pytest.mark.parametrize(
+    ("content", "highest", "white"),
+    [
+        (deep("16 bits", [7, 4095]), 4095, 65535),
+        (deep("32 bits", [7, 99_999]), 99_999, 65535),
+        (deep("floats", [0.5, 255]), 255, 1),
+        (FILES["JPEG L"], 235, 255),
+        (file(Image.new("L", (9, 9), 15), "PNG"), 15, 255),
+    ],
+    ids=["16 bits", "32 bits", "floats", "8 bits", "dark"],
+)
+def test_the_highest_value_is_told_with_what_stands_for_white(content, highest, white) -> None:
+    assert seen(content).white == white
+    assert seen(content).highest == pytest.approx(highest, rel=0.1)
+
+
+# Failures that say nothing of the image
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "memory did not suffice to decode it"),
+        (OSError(24, "Too many open files"), "the system failed to decode it: Too many open files"),
+    ],
+)
+def test_a_failure_of_memory_or_system_is_no_verdict(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    for decode in (decode_image, lambda content: load_input(content, (8, 8), "tf")):
+        with pytest.raises(UndecidedImageError, match=reason):
+            decode(FILES["PNG RGB"])
+
+
+ADDRESSES = "int(open('/proc/self/status').read().partition('VmSize:')[2].split()[0]) * 1024"
+
+
+def test_an_image_that_does_not_fit_into_memory_is_undecided() -> None:
+    code = (
+        "import resource, sys; from tuner.images.decoding import decode_image\n"
+        "from tuner.base.errors import UndecidedImageError\n"
+        "content = sys.stdin.buffer.read()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({ADDRESSES} + 100 * 2**20,) * 2)\n"
+        "try: decode_image(content)\n"
+        "except UndecidedImageError as error: print(error)"
+    )
+    content = file(Image.new("1", (13_300, 13_300)), "PNG")
+    done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "memory did not suffice to decode it"
 
 
 def test_a_gif_gives_its_first_frame() -> None:
@@ -326,7 +568,24 @@ def test_an_image_struct_becomes_rgb(channels: int, kind: type) -> None:
     found = struct_to_image(kind(fields))
     assert found.shape == (2, 3, 3)
     for rgb, bgr in enumerate([0, 0, 0] if channels == 1 else [2, 1, 0]):
-        np.testing.assert_array_equal(found[..., rgb], stored[..., bgr])
+        if channels == 4:
+            alpha = stored[..., 3].astype(float) / 255
+            expected = stored[..., bgr] * alpha + 255 * (1 - alpha)
+            assert np.abs(found[..., rgb] - expected).max() <= 1
+        else:
+            np.testing.assert_array_equal(found[..., rgb], stored[..., bgr])
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding("black"), Decoding(max_value=40)])
+def test_a_struct_and_a_file_of_the_same_pixels_are_decoded_alike(decoding: Decoding) -> None:
+    for name, order in (("PNG RGBA", [2, 1, 0, 3]), ("PNG RGB", [2, 1, 0]), ("PNG L", None)):
+        pixels = np.asarray(Image.open(io.BytesIO(FILES[name])))
+        height, width = pixels.shape[:2]
+        data = (pixels if order is None else pixels[..., order]).tobytes()
+        fields = {"height": height, "width": width, "nChannels": len(order or [0]), "data": data}
+        np.testing.assert_array_equal(
+            struct_to_image(fields, decoding), decode_image(FILES[name], decoding=decoding)
+        )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuner.base.errors import ImageSourceError
-from tuner.images.splits import split_images
+from tuner.images.splits import (
+    GIVEN,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    absent_classes,
+    leaked,
+    split_images,
+)
 
 FIFTH, THIRD = Fraction(1, 5), Fraction(1, 3)
 RATIOS = st.fractions(Fraction(1, 20), Fraction(19, 20), max_denominator=20)
@@ -217,3 +225,100 @@ def test_a_split_is_the_same_in_every_version() -> None:
     assert "".join(parts.map(initials)) == "vv---t-t--t-vtv-"
     parts = split_images(index, Fraction(1, 4), "cv:3", THIRD, seed=42)
     assert "".join(part[-1] for part in parts) == "10022t1t12t01t02"
+
+
+# Splits that are given ------------------------------------------------------------------------------
+
+given_rows = st.lists(
+    st.tuples(st.integers(0, 25), st.sampled_from("ab"), st.sampled_from([TRAIN, TRAIN, VALIDATION, TEST])),
+    max_size=60,
+).map(
+    lambda rows: pd.DataFrame(
+        [(f"{label}{number}", label, part) for number, label, part in rows],
+        columns=["digest", "label", GIVEN],
+    )
+)
+
+
+@given(given_rows, st.sampled_from([0, 3]))
+def test_of_an_image_in_several_parts_the_one_that_is_held_back_most_keeps_it(
+    index: pd.DataFrame, folds: int
+):
+    held = leaked(index, folds)
+    kept = index[held.isna()]
+    pooled = index[GIVEN].replace(VALIDATION, TRAIN) if folds else index[GIVEN]
+    assert kept.empty or pooled[kept.index].groupby(kept["digest"]).nunique().max() == 1
+    assert set(kept["digest"]) == set(index["digest"])
+    for digest, reason in zip(index["digest"], held, strict=True):
+        if reason is not None:
+            assert reason in set(pooled[index["digest"] == digest])
+            assert reason != TRAIN
+
+
+@given(given_rows, st.integers(0, 3), st.sampled_from(["holdout", "cv:2"]))
+def test_parts_that_are_given_are_kept_and_the_others_cut_from_train(
+    index: pd.DataFrame, seed: int, validation: str
+):
+    folds = 2 if validation == "cv:2" else 0
+    index = index[leaked(index, folds).isna()]
+    try:
+        parts = split_images(index, Fraction(1, 5), validation, Fraction(1, 5), seed)
+    except ImageSourceError:
+        return
+    there = set(index[GIVEN])
+    for given_part, part in zip(index[GIVEN], parts, strict=True):
+        if given_part == TEST:
+            assert part == TEST
+        elif TEST in there:
+            assert part != TEST
+        if not folds and given_part == VALIDATION:
+            assert part == VALIDATION
+        if not folds and given_part == TRAIN and VALIDATION in there:
+            assert part != VALIDATION
+        assert part == TEST or part.startswith("fold-") == bool(folds)
+    assert parts.groupby(index["digest"]).nunique().max() == 1
+
+
+def given_index(**counts: int) -> pd.DataFrame:
+    """So many images by `<part>_<class>`."""
+    rows = [
+        (f"{name} {number}", name[-1], name[:-2])
+        for name, count in counts.items()
+        for number in range(count)
+    ]
+    return pd.DataFrame(rows, columns=["digest", "label", GIVEN])
+
+
+def split_given(index: pd.DataFrame, validation: str = "holdout") -> pd.Series:
+    return split_images(index, Fraction(1, 4), validation, Fraction(1, 4), seed=1)
+
+
+def test_what_is_not_given_is_cut_from_train_by_its_ratio():
+    without_validation = given_index(train_a=8, train_b=8, test_a=2, test_b=2)
+    assert split_given(without_validation).value_counts().to_dict() == {TRAIN: 12, VALIDATION: 4, TEST: 4}
+    without_test = given_index(train_a=8, train_b=8, validation_a=2, validation_b=2)
+    assert split_given(without_test).value_counts().to_dict() == {TRAIN: 12, VALIDATION: 4, TEST: 4}
+
+
+def test_folds_are_dealt_from_train_and_validation():
+    index = given_index(train_a=8, train_b=8, validation_a=2, validation_b=2, test_a=3, test_b=3)
+    parts = split_given(index, "cv:2")
+    assert parts.value_counts().to_dict() == {"fold-0": 10, "fold-1": 10, TEST: 6}
+
+
+def test_a_class_that_a_given_part_lacks_is_told_and_one_that_train_lacks_refused():
+    index = given_index(train_a=8, train_b=8, train_c=8, validation_a=2, validation_b=2, test_a=3, test_c=1)
+    assert absent_classes(index, split_given(index)) == {VALIDATION: ["c"], TEST: ["b"]}
+    index = given_index(train_a=8, train_b=8, validation_a=2, validation_b=2, test_a=3, test_c=1)
+    with pytest.raises(
+        ImageSourceError, match=r"The class c has 1 usable .*given, the rest.* none of it in train"
+    ):
+        split_given(index)
+
+
+def test_a_given_part_of_one_class_is_refused():
+    index = given_index(train_a=8, train_b=8, validation_a=2, test_a=3, test_b=1)
+    with pytest.raises(
+        ImageSourceError, match="The part validation of the given split has usable images of fewer"
+    ):
+        split_given(index)

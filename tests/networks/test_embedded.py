@@ -127,6 +127,7 @@ def test_gabornet_tells_orientations_apart() -> None:
     assert strongest == [0, 4]  # scale 0, 0 and 90 degrees
 
 
+@pytest.mark.long
 def test_pretrained_glyphnet_beats_random_weights_on_handwritten_digits(
     digits: tuple[np.ndarray, np.ndarray],
 ) -> None:

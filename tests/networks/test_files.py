@@ -10,14 +10,6 @@ from tests.helpers.models import embedded
 from tuner.base.errors import NetworkError
 from tuner.networks.files import check_precision, open_network, pack_saved_model
 
-LIGHTLY = """
-import sys
-from tuner.networks.files import import_tensorflow_lightly, import_keras
-import_tensorflow_lightly()
-print(sorted({"keras", "tensorflow", "matplotlib", "sklearn"} & set(sys.modules)))
-import matplotlib  # they are there for whoever wants them later
-import_keras().layers.Dense(1)
-"""
 SAID = """
 import os, sys
 from tuner.networks.files import _without_notices
@@ -84,10 +76,6 @@ def test_the_same_folder_gives_the_same_zip(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "inner" / "a", (len(name), len(name)))
         pack_saved_model(tmp_path / name, tmp_path / f"{name}.zip")
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "other.zip").read_bytes()
-
-
-def test_tensorflow_comes_without_what_keras_draws_with() -> None:
-    assert run(LIGHTLY).stdout == "['keras', 'tensorflow']\n"
 
 
 def test_only_notices_are_held_back_and_only_meanwhile() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.helpers.models import ODD_IMAGES, embedded
 from tuner.base.errors import ImageError
 from tuner.images.decoding import decode_image, load_input
-from tuner.networks.inference import content_reader, featurize, struct_reader
+from tuner.networks.inference import NOT_FINITE, content_reader, featurize, struct_reader
 
 
 def read(value: int) -> np.ndarray:
@@ -64,6 +64,13 @@ def test_images_can_be_read_by_a_pool_of_threads() -> None:
     plain = list(featurize(values, read, lambda images: images[:, 0, 0], 8))
     assert [reason for _, reason in pooled] == [reason for _, reason in plain]
     assert all(np.array_equal(one, other) for (one, _), (other, _) in zip(pooled, plain, strict=True))
+
+
+def test_features_that_are_not_finite_are_none_with_a_reason() -> None:
+    values = np.array([[1.0, np.nan], [1.0, 2.0], [np.inf, 0.0]])
+    outcomes = list(featurize([0, 1, -1, 2], read, lambda _: values, 8))
+    assert [features is None for features, _ in outcomes] == [True, False, True, True]
+    assert [reason for _, reason in outcomes] == [NOT_FINITE, None, "-1 is bad", NOT_FINITE]
 
 
 def test_an_error_that_is_not_the_image_s_is_not_swallowed() -> None:

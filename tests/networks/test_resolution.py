@@ -6,7 +6,6 @@ import os
 import pickle
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -66,7 +65,11 @@ def test_a_network_is_recalled_once_it_was_resolved_and_its_file_is_there(tmp_pa
 
 @pytest.mark.parametrize(
     "name",
-    ["MobileNetV2", "VGG16", pytest.param("DenseNet121", marks=pytest.mark.long), "MobileNetV3Small"],
+    [
+        "MobileNetV2",
+        "VGG16",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("DenseNet121", "MobileNetV3Small")),
+    ],
 )
 def test_features_equal_those_of_keras(name: str, tmp_path: Path, shared_store: Path) -> None:
     file = tmp_path / "image.png"
@@ -98,7 +101,10 @@ def test_features_of_unit_preprocessing_equal_those_of_keras(shared_store: Path)
     assert_close(features(backbone, image[None]), expected)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("mobilenet_pw12", "tf"), ("squeezenet", "caffe")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [pytest.param("mobilenet_pw12", "tf", marks=pytest.mark.long), ("squeezenet", "caffe")],
+)
 def test_features_of_real_networks_on_photographs(
     name: str, mode: str, shared: Path, shared_store: Path
 ) -> None:
@@ -287,7 +293,53 @@ def test_offline_the_file_and_its_place_are_named(tmp_path: Path) -> None:
     assert "weights of NASNetMobile could not be downloaded" in message
     assert "NASNet-mobile-no-top.h5 where" in message
     assert message.endswith(f"models as {name}.")
-    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "timed out"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nabc", "timed out"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nabc.", "it ended after 3 of 9 bytes"),
+    ],
+    ids=["silent", "stuck", "cut off"],
+)
+def test_a_download_that_stops_ends_and_leaves_nothing(answer: bytes, reason: str, tmp_path: Path) -> None:
+    """The process's own timeout, which other threads have, too, stays what it was."""
+    seen = run(
+        f"""
+        import socket, threading, time
+        from keras.src.applications import mobilenet
+        from tuner.networks import builders
+        from tuner.base.errors import NetworkError
+
+        server = socket.create_server(("127.0.0.1", 0))
+        mobilenet.BASE_WEIGHT_PATH = f"http://127.0.0.1:{{server.getsockname()[1]}}/"
+        builders.DOWNLOAD_TIMEOUT = 1.0
+        timeouts = []
+
+        def serve():
+            client, _ = server.accept()
+            client.recv(2**16)
+            timeouts.append(socket.getdefaulttimeout())
+            client.sendall({answer.removesuffix(b".")!r})
+            if {answer.endswith(b".")}:
+                client.close()
+            time.sleep(60)
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            builders.build_with_imagenet("MobileNet", (224, 224))
+        except NetworkError as error:
+            print(error)
+        print(timeouts)
+        """,
+        KERAS_HOME=str(tmp_path),
+    )
+    said, timeouts = seen.stdout.splitlines()[-2:]
+    assert f"weights of MobileNet could not be downloaded ({reason}): get http://127.0.0.1:" in said
+    assert timeouts == "[None]"
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 @pytest.mark.long
@@ -312,7 +364,11 @@ def test_weights_put_into_place_by_hand_are_found(mobilenet: Network, tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "suffix"),
-    [("MobileNetV3Small", ".h5"), ("GlyphNet", ".keras"), ("GlyphNet", ".weights.h5")],
+    [
+        pytest.param("MobileNetV3Small", ".h5", marks=pytest.mark.long),
+        ("GlyphNet", ".keras"),
+        ("GlyphNet", ".weights.h5"),
+    ],
 )
 def test_weights_of_a_file(name: str, suffix: str, shared_store: Path, tmp_path: Path) -> None:
     drawn = resolve(shared_store, name=name, weights="random", seed=3)

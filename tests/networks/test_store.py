@@ -29,29 +29,63 @@ def stored(text: str) -> Path:
 
 def test_the_carried_file_comes_first_then_the_stored_one(here: Path) -> None:
     file, carried = stored("stored"), here / "carried.keras"
-    assert NetworkStore().locate("VGG16", DIGEST, carried, None) == file
+    assert NetworkStore().locate("VGG16", DIGEST, carried, None, None) == file
     carried.write_text("carried")
-    assert NetworkStore().locate("VGG16", DIGEST, carried, None) == carried
+    assert NetworkStore().locate("VGG16", DIGEST, carried, None, None) == carried
 
 
 def test_a_network_in_mlflow_is_fetched_once_and_stored(finished_search: FinishedSearch) -> None:
     run_id = finished_search.parent().info.run_id
     kept, *_ = finished_search.client().list_artifacts(run_id, NETWORKS_FOLDER)
     file = Path(kept.path)
-    with tracking(finished_search.store):
-        found = NetworkStore().locate("GlyphNet", file.stem, None, f"runs:/{run_id}/{kept.path}")
+    uri = f"runs:/{run_id}/{kept.path}"
+    with tracking(finished_search.store):  # an embedded network is called after its file's own digest
+        found = NetworkStore().locate("GlyphNet", file.stem, None, uri, file.stem)
     assert found == STORE / file.name
     assert file_digest(found) == file.stem
     assert list(STORE.iterdir()) == [found]
-    assert NetworkStore().locate("GlyphNet", file.stem, None, "runs:/gone/networks/x") == found
+    assert NetworkStore().locate("GlyphNet", file.stem, None, "runs:/gone/networks/x", None) == found
 
 
 def test_a_network_that_is_nowhere_is_a_sentence(here: Path, finished_search: FinishedSearch) -> None:
     with pytest.raises(NetworkError, match=rf"The network VGG16 \(digest {DIGEST[:12]}\) is neither in"):
-        NetworkStore().locate("VGG16", DIGEST, here / "none.keras", None)
+        NetworkStore().locate("VGG16", DIGEST, here / "none.keras", None, None)
     with (
         tracking(finished_search.store),
         pytest.raises(NetworkError, match=r"The network VGG16 cannot be fetched from runs:/.*TRACKING_URI"),
     ):
-        NetworkStore().locate("VGG16", DIGEST, None, f"runs:/{'0' * 32}/networks/x.keras")
+        NetworkStore().locate("VGG16", DIGEST, None, f"runs:/{'0' * 32}/networks/x.keras", "0" * 64)
     assert list(STORE.iterdir()) == []
+
+
+@pytest.mark.parametrize("sha256", ["0" * 64, None])
+@pytest.mark.parametrize("name", [f"{DIGEST}.keras", f"{'cd' * 32}.keras", "other.zip", "folder"])
+def test_what_was_fetched_and_is_not_the_network_is_neither_stored_nor_used(
+    here: Path, name: str, sha256: str | None
+) -> None:
+    source = here / "elsewhere" / name
+    source.parent.mkdir()
+    if name == "folder":
+        source.mkdir()
+    else:
+        source.write_text("another network")
+    with pytest.raises(NetworkError, match=r"is not the network VGG16 .*: it is not used"):
+        NetworkStore().locate("VGG16", DIGEST, None, str(source), sha256)
+    assert list(STORE.iterdir()) == []
+
+
+def test_a_fetched_network_takes_the_place_of_its_own_digest_only(here: Path) -> None:
+    """Whatever its name where it comes from: that could be another network's."""
+    source = here / f"{'cd' * 32}.keras"
+    source.write_text("the network")
+    found = NetworkStore().locate("VGG16", DIGEST, None, str(source), file_digest(source))
+    assert found == STORE / f"{DIGEST}.keras"
+    assert list(STORE.iterdir()) == [found]
+
+
+def test_a_network_that_is_stored_keeps_its_bytes(here: Path) -> None:
+    """Models name them: the same network written on another day is another file."""
+    STORE.mkdir(parents=True)
+    for text in ("first", "second"):
+        kept = NetworkStore().keep(DIGEST, ".keras", 3, lambda aside, text=text: aside.write_text(text))
+    assert NetworkStore().path(kept).read_text() == "first"

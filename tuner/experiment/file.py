@@ -1,8 +1,10 @@
-"""Experiment files (YAML) and the options that override them → a checked experiment, or one sentence."""
+"""Experiment files (YAML 1.2) and the options that override them → a checked experiment, or a sentence."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tuner.base.errors import ExperimentError
+from tuner.base.uris import expanded
 from tuner.classifiers.parameters import PARAMETERS
 from tuner.classifiers.space import shown
 from tuner.experiment.schema import Experiment
@@ -36,6 +39,8 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
             "metric",
             "select",
             "deterministic",
+            "class_weight",
+            "fit",
         )
     },
 }
@@ -77,6 +82,8 @@ def _sentence(error: ValidationError, where: str) -> str:
             case "value_error":
                 text = str(detail["ctx"]["error"])
                 problems.append(f"{place}: {text}" if place else text)
+            case "string_type" if isinstance(detail["input"], int | float | date):
+                problems.append(f"{place} is read as {shown(detail['input'])}: put it in quotes, as text")
             case _:
                 said = detail["msg"][:1].lower() + detail["msg"][1:]  # names keep their case
                 problems.append(f"{place} is {shown(detail['input'])}: {said}")
@@ -110,13 +117,39 @@ def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = Non
     ExperimentError
         The file is missing, is not YAML, or says something that cannot work; one sentence.
     """
+    try:
+        path = expanded(path)
+    except ValueError as error:
+        raise ExperimentError(f"There is no experiment file {path}: {error}.") from None
     return experiment_of(read_yaml(path), str(path), overrides)
+
+
+def yaml_text(data: Any) -> str:
+    """Plain data as YAML 1.2, which `read_yaml` gives back equal.
+
+    MLflow writes YAML 1.1, where `1e4` and `0o17` are text that need no quotes; to whoever reads 1.2 they
+    are numbers.
+    """
+    yaml, text = _yaml(), io.StringIO()
+    yaml.dump(data, text)
+    if "\x85" in text.getvalue():  # a line break to YAML 1.1, and the library's writer is in doubt
+        yaml, text = _yaml(), io.StringIO()
+        yaml.allow_unicode = False
+        yaml.dump(data, text)
+    return text.getvalue()
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 10**6  # one line for one value
+    return yaml
 
 
 def read_yaml(path: Path) -> Any:
     """The plain data of a YAML 1.2 file; errors as `read_experiment`."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return _yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExperimentError(f"There is no experiment file {path}: check the path.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import category
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -16,32 +17,72 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.base.choices import ClassWeight, Metric, Precision, Preprocessing, WhereToFit
+from tuner.base.choices import (
+    ClassWeight,
+    Decoding,
+    GivenSplit,
+    Metric,
+    Precision,
+    Preprocessing,
+    Transparent,
+    WhereToFit,
+)
 from tuner.base.files import DEFAULT_CACHE
+from tuner.base.uris import expanded, local_path
 from tuner.classifiers.parameters import PARAMETERS, searched
 from tuner.classifiers.space import Frozen, ParamSpace, Space, shown
 
 CHALLENGER = "challenger"  # the alias of a version that has not won its place
 
 
+_NAME_LENGTH = 200  # databases keep 256 letters, and data sets are named after it, too
+
+
 def _checked_name(value: str) -> str:
-    """Refuse what is no name of a run and a model: MLflow makes parts of addresses and paths of them."""
-    if not value.strip(". ") or re.search(r"[/:\\\x00-\x1f\x7f]", value):
+    """Refuse what is no name of a run and a model: MLflow makes addresses, filters and paths of them."""
+    if len(value) > _NAME_LENGTH:
+        raise ValueError(f"the name has {len(value)} letters: give it {_NAME_LENGTH} at most")
+    if not any(sign.isprintable() and sign not in ". " for sign in value):
+        raise ValueError(f"the name is {shown(value)}: give it letters or digits, which can be seen")
+    if not _is_read_back(value):
         raise ValueError(
-            f"the name is {shown(value)}, and runs and models are named after it: leave out / : \\ and "
-            "line breaks, and give more than dots"
+            f"the name is {shown(value)}, and runs and models are named after it: leave out / : \\ ? # @, "
+            "line breaks, spaces at its ends, two dots at its beginning, and one of the two quotes ' and \""
         )
     return value
 
 
-def _checked_path(value: object) -> object:
+def _is_read_back(name: str) -> bool:
+    """Whether MLflow finds a model of this name in the address, filter and path that it makes of it."""
+    address = urlsplit(f"models:/{name}@{CHALLENGER}")
+    return (
+        address.path == f"/{name}@{CHALLENGER}"
+        and not set(name) & set("/:\\@")
+        and not {"'", '"'} <= set(name)
+        and not any(category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
+        and name == name.strip()
+        and not name.startswith("..")
+    )
+
+
+def _checked_text(value: object) -> object:
+    """Text that may be a path: fit to be written, and with the home folder for a `~` at its beginning."""
     if isinstance(value, str) and "\0" in value:
         raise ValueError(f"{shown(value)} has a null byte, which no path has")
-    return value
+    if isinstance(value, str) and any(category(sign) == "Cs" for sign in value):
+        raise ValueError(f"{shown(value)} is no UTF-8, and cannot be written down: rename it")
+    return str(expanded(Path(value))) if isinstance(value, str) and value.startswith("~") else value
+
+
+def _checked_path(value: object) -> object:
+    text = _checked_text(value)
+    # What lies elsewhere is refused by whoever opens it, who knows what it would have been for.
+    return local_path(text) or text if isinstance(text, str) else text
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 PathOf = Annotated[Path, BeforeValidator(_checked_path)]
+MaybePath = Annotated[str, BeforeValidator(_checked_text)]
 
 
 def _parse_ratio(value: object) -> Fraction:
@@ -67,10 +108,10 @@ class NetworkSpec(Frozen):
     `input_size` (height, width in pixels) and `preprocessing`.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    weights: str | None = None
+    name: str = Field(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    weights: MaybePath | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)
-    file: Path | None = None
+    file: PathOf | None = None
     input_size: tuple[int, int] | None = None
     preprocessing: Preprocessing | None = None
 
@@ -103,8 +144,12 @@ def _parse_backbones(value: object) -> object:
 
 
 class Split(Frozen):
-    """What is held back: `test` for the winner, `validation` to rank trials."""
+    """What is held back: `test` for the winner, `validation` to rank trials.
 
+    With `given`, the images say which part they are; `test` and `validation_ratio` cut what is not given.
+    """
+
+    given: GivenSplit | None = None
     test: Ratio = Fraction(1, 5)
     validation: str = "holdout"
     validation_ratio: Ratio = Fraction(1, 5)
@@ -202,7 +247,7 @@ class Registry(Frozen):
 
     name: Name | None = None
     stage: Literal["None", "Staging", "Production", "Archived"] = "Staging"
-    alias: str = Field(default="champion", pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    alias: str = Field(default="champion", max_length=_NAME_LENGTH, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
 
     @field_validator("alias")
     @classmethod
@@ -218,12 +263,15 @@ class Registry(Frozen):
 class Gate(Frozen):
     """What a challenger must show on the champion's test images to take its place.
 
-    It must be better in `metric` (None: `search.metric`), by `min_gain` at least; and no class's recall
-    may fall by more than `max_regression_per_class` (None: it may fall by any amount).
+    It must be better in `metric` (None: `search.metric`), by `min_gain` at least, on `min_images` images
+    at least; the difference must not be likelier by chance than `max_p_value` (None: it is not asked); and
+    no class's recall may fall by more than `max_regression_per_class` (None: it may fall by any amount).
     """
 
     metric: Metric | None = None
     min_gain: float = Field(default=0.0, ge=0)
+    min_images: int = Field(default=20, ge=1)
+    max_p_value: float | None = Field(default=None, gt=0, le=1)
     max_regression_per_class: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -240,6 +288,10 @@ class Experiment(Frozen):
         Whether an image that cannot be decoded is left out and listed, or ends the search.
     precision
         What the networks compute in.
+    transparent
+        The ground on which transparent pictures are laid.
+    max_value
+        What stands for white in images of more than 8 bits; None: the most that their kind can hold.
     cache
         The folder of features and networks.
     split
@@ -253,9 +305,11 @@ class Experiment(Frozen):
     """
 
     name: Name
-    images: str = Field(min_length=1)
+    images: MaybePath = Field(min_length=1)
     on_bad_image: Literal["quarantine", "fail"] = "quarantine"
     precision: Precision = "float32"
+    transparent: Transparent = "white"
+    max_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cache: PathOf = DEFAULT_CACHE
     split: Split = Split()
     search: SearchSettings
@@ -269,6 +323,11 @@ class Experiment(Frozen):
                 "select: one-standard-error needs folds to estimate the error: set split.validation: cv:5"
             )
         return self
+
+    @property
+    def decoding(self) -> Decoding:
+        """How images are decoded."""
+        return Decoding(self.transparent, self.max_value)
 
     @property
     def model_name(self) -> str:

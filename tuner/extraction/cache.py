@@ -1,19 +1,20 @@
 """The feature cache: each image goes through each network once, over all searches.
 
 One folder a `Network.key`, so that whatever decides a feature is part of the path; in it, Parquet files
-of rows (digest, features, error), each written aside and renamed, so that a reader sees whole files alone.
+of rows (digest, features, error and what else decided them), each written aside and renamed, so that a
+reader sees whole files alone. A row counts as long as what decided it is what the experiment says today,
+and an error as long as the decoder is of today's version; no row is removed for another.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,40 +24,47 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tuner.base import errors
 from tuner.base.errors import CacheError, ImageSourceError
+from tuner.base.uris import hadoop_uri, literal, local_path
 from tuner.extraction.files import (
-    counts,
     parts,
     read_columns,
+    read_features,
     remove_damaged,
     repeats,
     writing_to,
 )
-from tuner.extraction.reading import read_features
+from tuner.extraction.job import Progress, run_extraction
 from tuner.extraction.udf import ship_network
 from tuner.extraction.worker import FeatureWriter
-from tuner.images.index import contents
-from tuner.images.sources import ImageSet
+from tuner.images.decoding import decoder, outcomes
+from tuner.images.index import ImageSet
 from tuner.networks.resolution import Network
 from tuner.networks.store import NetworkStore
-from tuner.spark.worker_daemon import FOR_EXTRACTION, hand_over, preloading
 
-_COLUMNS = "digest string, features array<float>, error string"  # the same for Spark
+_COLUMNS = "digest string, features array<float>, error string, depends string"  # the same for Spark
+_KNOWN = ("digest", "error", "highest", "white")
 _PART_SECONDS = 5.0
-_POLL_SECONDS = 0.2
 _GLOB = re.compile(r"[\[\]{}*?\\]")
-
-Progress = Callable[[int, int], None]  # images done, images to do
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one extraction did: images that went through it, those of them that failed, its seconds."""
+    """What one extraction did.
+
+    Attributes
+    ----------
+    extracted, failed, seconds
+        The images that went through it, those of them without features, and how long it took.
+    undecided
+        By digest, why images could not be decoded this time: nothing is kept of them, and the next
+        extraction tries them again.
+    """
 
     extracted: int
     failed: int
     seconds: float
+    undecided: Mapping[str, str] = field(default_factory=dict)
 
 
 class FeatureCache:
@@ -78,10 +86,10 @@ class FeatureCache:
     def __init__(self, root: Path, part_seconds: float = _PART_SECONDS) -> None:
         self.root = _local(root).absolute()
         self.part_seconds = part_seconds
-        if _GLOB.search(str(self.root)):
+        if ":" in str(self.root) and literal(str(self.root)) != str(self.root):  # Hadoop's own limit
             raise CacheError(
-                f"The feature cache {self.root} has one of []{{}}*?\\ in its path, which Spark takes for a "
-                "pattern: choose another folder with cache."
+                f"The feature cache {self.root} has a colon beside one of []{{}}*?\\ in its path, which "
+                "Spark cannot read: choose another folder with cache."
             )
         self.networks = NetworkStore(self.root)
         with writing_to(self.root):
@@ -95,7 +103,10 @@ class FeatureCache:
         return self.root / "features" / network.key
 
     def known(self, network: Network) -> pd.DataFrame:
-        """The images whose outcome is known: columns `digest` and `error` (None: there are features).
+        """The images whose outcome is known: columns `digest`, `error`, `highest` and `white`.
+
+        An error of None means that there are features; `highest` is the image's highest value, where
+        `white` stands for white.
 
         Raises
         ------
@@ -104,8 +115,11 @@ class FeatureCache:
         """
         files = parts(self.folder(network))
         if not files:
-            return pd.DataFrame({"digest": [], "error": []}, dtype=object)
-        return read_columns(files, ["digest", "error"]).to_pandas().drop_duplicates("digest")
+            return pd.DataFrame({name: [] for name in _KNOWN}, dtype=object)
+        known: pd.DataFrame = read_columns(files, _KNOWN, _outcomes(network)).to_pandas()
+        # Where another version read an image, and this one once did not, it has features.
+        known = known.sort_values("error", na_position="first", kind="stable")
+        return known.drop_duplicates("digest")
 
     def remove_damaged(self, network: Network) -> int:
         """Remove files that were cut off or changed, so that their images are extracted again."""
@@ -164,16 +178,18 @@ class FeatureCache:
             with writing_to(self.root):
                 _prepare(folder, network)
             ship_network(spark, network)
-            writer = FeatureWriter(network, folder, threads, self.part_seconds, fail_on_bad_image)
-            work = _work(spark, writer, images, missing, min(tasks, len(missing)))
-            with _watch(spark, folder, len(missing), on_progress, fail_on_bad_image) as bad_seen:
-                _run(work, bad_seen)
+            before = frozenset(Path(part).name for part in parts(folder))
+            writer = FeatureWriter(
+                network, folder, before, decoder(), threads, self.part_seconds, fail_on_bad_image
+            )
+            undecided = run_extraction(spark, writer, images, missing, tasks, on_progress)
             known = self.known(network)
         if fail_on_bad_image:
             refuse_bad_images(index, known)
         on_progress(len(missing), len(missing))
         failed = known["digest"].isin(set(missing["digest"])) & known["error"].notna()
-        return Extraction(len(missing), int(failed.sum()), time.monotonic() - started)
+        failures = int(failed.sum()) + len(undecided)
+        return Extraction(len(missing), failures, time.monotonic() - started, undecided)
 
     def load(
         self, network: Network, digests: Sequence[str], matrix: np.ndarray | None = None
@@ -189,7 +205,7 @@ class FeatureCache:
         """
         if matrix is None:
             matrix = np.empty((len(digests), network.width), np.float32)
-        read_features(parts(self.folder(network)), digests, matrix)
+        read_features(parts(self.folder(network)), digests, matrix, _outcomes(network))
         return matrix
 
     def read(self, spark: SparkSession, network: Network, zero: float = 0.0) -> DataFrame:
@@ -198,9 +214,13 @@ class FeatureCache:
         `zero` is what stands for a feature of 0.
         """
         found = parts(self.folder(network))
-        files = [f"file://{part}" for part in found]  # not the cluster's own system
-        good = spark.read.schema(_COLUMNS).parquet(*files).where(F.col("error").isNull())
-        if repeats(found):  # a task was tried again; only then all features are worth a shuffle
+        files = [literal(hadoop_uri(Path(part))) for part in found]
+        depends = [outcome for outcome in outcomes(network.decoding) if outcome is not None]
+        counts = F.col("depends").isin(depends)
+        if None in outcomes(network.decoding):
+            counts |= F.col("depends").isNull()
+        good = spark.read.schema(_COLUMNS).parquet(*files).where(F.col("error").isNull() & counts)
+        if repeats(found, outcomes(network.decoding)):  # only then all features are worth a shuffle
             good = good.dropDuplicates(["digest"])
         values = F.col("features")
         if zero:
@@ -208,9 +228,14 @@ class FeatureCache:
         return good.select("digest", array_to_vector(values).alias("features"))
 
 
+def _outcomes(network: Network) -> tuple[str | None, ...]:
+    """What must have decided a row, for it to count."""
+    return (*outcomes(network.decoding), decoder())
+
+
 def _local(root: Path) -> Path:
     """The path of a `file:` URI, whose slashes `Path` has made fewer; of a path, itself."""
-    scheme, colon, rest = str(root).partition(":/")
+    scheme, colon, _ = str(root).partition(":/")
     if not colon or "/" in scheme or len(scheme) < 2:
         return root
     if scheme != "file":
@@ -218,7 +243,7 @@ def _local(root: Path) -> Path:
             f"The feature cache cannot be on {scheme}: choose a folder that driver and workers share with "
             "cache, or mount the store as one."
         )
-    return Path(f"/{rest.lstrip('/')}")
+    return local_path(str(root)) or root
 
 
 def refuse_bad_images(index: pd.DataFrame, known: pd.DataFrame) -> None:
@@ -256,56 +281,3 @@ def _prepare(folder: Path, network: Network) -> None:
     description = folder / "network.json"
     if not description.exists():
         description.write_text(json.dumps(network.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def _work(
-    spark: SparkSession, writer: FeatureWriter, images: ImageSet, missing: pd.DataFrame, tasks: int
-) -> Callable[[], object]:
-    """The Spark job in which the workers extract, in as many tasks."""
-    if images.listing is None:
-        with preloading(spark.sparkContext, FOR_EXTRACTION):
-            done = contents(images, missing, tasks).mapInArrow(writer.of_contents, "images long")
-            return done.agg(F.sum("images")).collect
-    files = list(missing[["path", "digest"]].itertuples(index=False, name=None))
-    shares = spark.sparkContext.parallelize([files[task::tasks] for task in range(tasks)], tasks)
-    return hand_over(shares.mapPartitions(writer.of_files), FOR_EXTRACTION).collect
-
-
-def _run(work: Callable[[], object], bad_seen: threading.Event) -> None:
-    try:
-        work()
-    except Exception as error:
-        if bad_seen.is_set():  # cancelled on purpose
-            return
-        sentence = re.search(r"tuner\.errors\.(CacheError|ImageSourceError): (.+)", str(error))
-        if sentence:  # what a worker raised
-            raise getattr(errors, sentence[1])(sentence[2]) from error
-        raise
-
-
-@contextmanager
-def _watch(
-    spark: SparkSession, folder: Path, total: int, on_progress: Progress, stop_on_bad: bool
-) -> Iterator[threading.Event]:
-    """Report progress from the names of new files and, if asked to, cancel at the first bad image."""
-    tag = f"tuner-extract-{uuid.uuid4().hex}"
-    before = set(parts(folder))
-    finished, bad_seen = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not finished.wait(_POLL_SECONDS):
-            done = [counts(part) for part in set(parts(folder)) - before]
-            on_progress(sum(rows for rows, _ in done), total)
-            if stop_on_bad and any(bad for _, bad in done) and not bad_seen.is_set():
-                bad_seen.set()
-                spark.sparkContext.cancelJobsWithTag(tag)
-
-    spark.sparkContext.addJobTag(tag)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield bad_seen
-    finally:
-        finished.set()
-        watcher.join()
-        spark.sparkContext.removeJobTag(tag)

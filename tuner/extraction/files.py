@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -17,12 +19,54 @@ from tuner.base.errors import CacheError
 from tuner.base.files import file_digest, writing
 from tuner.base.wording import first_line
 
-SCHEMA = pa.schema([("digest", pa.string()), ("features", pa.list_(pa.float32())), ("error", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("digest", pa.string()),
+        ("features", pa.list_(pa.float32())),
+        ("error", pa.string()),
+        ("depends", pa.string()),
+        ("highest", pa.float32()),
+        ("white", pa.float32()),
+    ]
+)
+_BATCH_ROWS = 4096  # held at once
 _DIGITS = 32  # of the sha256 of a file, in its name
 
 _checked: dict[Path, tuple[int, int]] = {}
 
-Row = tuple[str, np.ndarray | None, str | None]  # an image's digest, its features, or why there are none
+
+class Row(NamedTuple):
+    """What came of an image.
+
+    Attributes
+    ----------
+    digest
+        Of its bytes.
+    features, error
+        Its features, or why there are none.
+    depends
+        What decided this beside the bytes and the network: of features, options of the experiment, or None;
+        of an error, the decoder's version.
+    highest, white
+        Its highest value, and what stands for white, in its own units; None with an error.
+    """
+
+    digest: str
+    features: np.ndarray | None
+    error: str | None
+    depends: str | None = None
+    highest: float | None = None
+    white: float | None = None
+
+
+Outcomes = Collection[str | None]  # what `depends` may be, for a row to count
+
+
+def counting(outcomes: Outcomes) -> pc.Expression:
+    """The rows that count: those that came of the options, and the decoder, of today."""
+    depends = pc.field("depends")
+    some = depends.isin([outcome for outcome in outcomes if outcome is not None])
+    return some | (depends.is_null() & pc.field("error").is_null()) if None in outcomes else some
 
 
 def writing_to(root: Path) -> AbstractContextManager[None]:
@@ -42,14 +86,14 @@ def counts(part: str) -> tuple[int, int]:
     return int(rows), int(bad)
 
 
-def repeats(files: Sequence[str]) -> bool:
-    """Whether an image stands in parts twice, as after a task that was tried again."""
-    digests = read_columns(files, ["digest"])["digest"]
+def repeats(files: Sequence[str], outcomes: Outcomes) -> bool:
+    """Whether an image counts in parts twice, as after a task that was tried again."""
+    digests = read_columns(files, ["digest"], outcomes)["digest"]
     return pc.count_distinct(digests).as_py() < len(digests)
 
 
-def read_columns(files: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Some columns of all parts.
+def read_columns(files: Sequence[str], columns: Sequence[str], outcomes: Outcomes) -> pa.Table:
+    """Some columns of the rows that count, of all parts.
 
     Raises
     ------
@@ -57,21 +101,91 @@ def read_columns(files: Sequence[str], columns: Sequence[str]) -> pa.Table:
         A part is damaged.
     """
     try:
-        return ds.dataset(list(files), schema=SCHEMA).to_table(columns=list(columns))
+        return ds.dataset(list(files), schema=SCHEMA).to_table(
+            columns=list(columns), filter=counting(outcomes)
+        )
     except (pa.ArrowException, OSError) as error:
+        raise _damaged(error) from error
+
+
+def read_features(
+    files: Sequence[str], digests: Sequence[str], matrix: np.ndarray, outcomes: Outcomes
+) -> None:
+    """Read the features of images into the rows of a matrix, in the order of their digests.
+
+    Parameters
+    ----------
+    files
+        Parts of one network's features.
+    digests
+        Of n images; one may stand there several times.
+    matrix
+        float32 of shape (n, width), in memory or mapped; it is overwritten.
+    outcomes
+        What must have decided a row, for it to count.
+
+    Raises
+    ------
+    CacheError
+        A part is damaged, or some of the images have no features.
+    """
+    wanted = pd.Index(digests)
+    distinct = wanted.unique()
+    rows = distinct.get_indexer(wanted)  # copies of an image share its features
+    first = np.full(len(distinct), -1)
+    first[rows[::-1]] = np.arange(len(wanted))[::-1]
+    missing = np.ones(len(distinct), bool)
+    for found, features in _batches(files, outcomes):
+        # A task that was tried again may have written an image twice.
+        known, places = np.unique(distinct.get_indexer(pd.Index(found)), return_index=True)
+        new = (known >= 0) & missing[known]
+        matrix[first[known[new]]] = features[places[new]]
+        missing[known[new]] = False
+    if missing.any():
         raise CacheError(
-            f"A file of the feature cache is damaged ({first_line(error)}): remove it, and its images are "
-            "extracted again."
-        ) from error
+            f"{missing.sum()} images have lost their features in the feature cache: start again, and they "
+            "are extracted again."
+        )
+    copies = np.flatnonzero(first[rows] != np.arange(len(wanted)))
+    matrix[copies] = matrix[first[rows[copies]]]
+
+
+def _batches(files: Sequence[str], outcomes: Outcomes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Digests and features of images that have some."""
+    if not files:
+        return
+    scanner = ds.dataset(list(files), schema=SCHEMA).scanner(
+        columns=["digest", "features"],
+        filter=pc.field("features").is_valid() & counting(outcomes),
+        batch_size=_BATCH_ROWS,
+        batch_readahead=2,
+        fragment_readahead=2,
+    )
+    try:
+        for batch in scanner.to_batches():
+            if batch.num_rows:
+                values = batch.column("features").flatten().to_numpy(zero_copy_only=False)
+                yield (
+                    batch.column("digest").to_numpy(zero_copy_only=False),
+                    values.reshape(batch.num_rows, -1),
+                )
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> CacheError:
+    return CacheError(
+        f"A file of the feature cache is damaged ({first_line(error)}): remove it, and its images are "
+        "extracted again."
+    )
 
 
 def write_part(folder: Path, rows: Sequence[Row]) -> int:
     """Write one part aside, then rename it, so that a reader sees whole parts alone; gives its rows."""
     if not rows:
         return 0
-    digests, features, errors = zip(*rows, strict=True)
-    table = pa.table([list(digests), list(features), list(errors)], schema=SCHEMA)
-    bad = sum(error is not None for error in errors)
+    table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=SCHEMA)
+    bad = sum(row.error is not None for row in rows)
     aside = folder / f".part-{uuid.uuid4().hex}.tmp"
     with writing_to(folder.parent.parent):
         try:

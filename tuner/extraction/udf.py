@@ -13,6 +13,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.utils import is_remote
 
 from tuner.base.machine import machine_cores
+from tuner.base.uris import file_uri
 from tuner.networks.inference import Read, featurize
 from tuner.networks.resolution import Network, load_network
 from tuner.spark.settings import is_local
@@ -29,7 +30,7 @@ def worker_threads(spark: SparkSession) -> int:
 def ship_network(spark: SparkSession, network: Network) -> None:
     """Send the network's file to the executors of a cluster; local workers read the driver's."""
     if not is_remote() and not is_local(spark.sparkContext):
-        spark.sparkContext.addFile(network.file)
+        spark.sparkContext.addFile(file_uri(Path(network.file)))
 
 
 def shipped_file(network: Network) -> Path:

@@ -9,67 +9,117 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from tuner.base.errors import ImageSourceError
-from tuner.extraction.files import Row, write_part
+from tuner.base.errors import ImageSourceError, UndecidedImageError
+from tuner.extraction.files import Row, parts, read_columns, write_part
 from tuner.extraction.udf import shipped_file
+from tuner.images.decoding import Seen, outcomes
 from tuner.images.files import CHANGED, read_file
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
 from tuner.networks.resolution import Network, load_network
 
 ListedImage = tuple[str, str]  # a file's path, and its digest
+Undecided = tuple[str, str]  # an image's digest, and why it could not be decoded this time
 
 
 @dataclass(frozen=True)
 class FeatureWriter:
     """What one extraction's workers share.
 
-    `part_seconds` is how much of a worker's work an interruption may cost; with `stop_on_bad` a part is
-    written at once when an image cannot be decoded, for the driver to see.
+    Attributes
+    ----------
+    before
+        The names of the parts that were there when it began.
+    decoder
+        What decides whether an image can be decoded: verdicts are kept with it.
+    part_seconds
+        How much of a worker's work an interruption may cost.
+    stop_on_bad
+        Whether a part is written at once when an image cannot be decoded, for the driver to see.
     """
 
     network: Network
     folder: Path
+    before: frozenset[str]
+    decoder: str
     threads: int
     part_seconds: float
     stop_on_bad: bool
 
-    def of_files(self, shares: Iterable[list[ListedImage]]) -> Iterator[int]:
-        """Read files, each once, and write their features; gives the number of images of each share."""
+    def of_files(self, shares: Iterable[list[ListedImage]]) -> Iterator[Undecided]:
+        """Read files, each once, and write their features; gives the images that are to be tried again."""
         for share in shares:
-            yield self._write(_read_unchanged(path, digest) for path, digest in share)
+            done = self._done()
+            yield from self._write(
+                (digest, _read_unchanged(path, digest)) for path, digest in share if digest not in done
+            )
 
     def of_contents(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Do so with images that come as columns `digest` and `content`; gives a column `images`."""
+        """Do so with images that come as columns `digest` and `content`; gives `digest` and `error`."""
+        done = self._done()
         images = (
             (digest.as_py(), content.as_py())
             for batch in batches
             for digest, content in zip(batch.column("digest"), batch.column("content"), strict=True)
+            if digest.as_py() not in done
         )
-        yield pa.RecordBatch.from_pydict({"images": [self._write(images)]})
+        undecided = list(self._write(images))
+        yield pa.RecordBatch.from_pydict(
+            {
+                "digest": pa.array([digest for digest, _ in undecided], pa.string()),
+                "error": pa.array([error for _, error in undecided], pa.string()),
+            }
+        )
 
-    def _write(self, images: Iterator[tuple[str, bytes]]) -> int:
+    def _done(self) -> set[str]:
+        """The images that this extraction is done with: a task that is tried again goes on where it was."""
+        new = [part for part in parts(self.folder) if Path(part).name not in self.before]
+        if not new:
+            return set()
+        return set(read_columns(new, ["digest"], self._outcomes)["digest"].to_pylist())
+
+    @property
+    def _outcomes(self) -> tuple[str | None, ...]:
+        return (*outcomes(self.network.decoding), self.decoder)
+
+    def _write(self, images: Iterator[tuple[str, bytes]]) -> Iterator[Undecided]:
         compute = load_network(self.network, shipped_file(self.network), self.threads)
+        read = content_reader(self.network, note=lambda seen: noted.__setitem__(-1, seen))
         digests: deque[str] = deque()  # of the images that were read, until their outcomes come
+        noted: deque[Seen | UndecidedImageError | None] = deque()
 
         def contents() -> Iterator[bytes]:
             for digest, content in images:
                 digests.append(digest)
+                noted.append(None)
                 yield content
 
+        def examine(content: bytes) -> np.ndarray:
+            try:
+                return read(content)
+            except UndecidedImageError as error:
+                noted[-1] = error
+                raise
+
         rows: list[Row] = []
-        written, last = 0, time.monotonic()
-        for features, error in featurize(contents(), content_reader(self.network), compute, BATCH_SIZE):
-            rows.append((digests.popleft(), features, error))
+        last = time.monotonic()
+        for features, error in featurize(contents(), examine, compute, BATCH_SIZE):
+            digest, seen = digests.popleft(), noted.popleft()
+            if isinstance(seen, UndecidedImageError):
+                yield digest, str(error)
+                continue
+            facts = (None, None, None) if seen is None else (seen.depends, seen.highest, seen.white)
+            rows.append(Row(digest, features, error, *((self.decoder, *facts[1:]) if error else facts)))
             if time.monotonic() - last > self.part_seconds or (error and self.stop_on_bad):
-                written += write_part(self.folder, rows)
+                write_part(self.folder, rows)
                 rows, last = [], time.monotonic()
-        return written + write_part(self.folder, rows)
+        write_part(self.folder, rows)
 
 
-def _read_unchanged(path: str, digest: str) -> tuple[str, bytes]:
+def _read_unchanged(path: str, digest: str) -> bytes:
     content, _ = read_file(path)
     if content is None or hashlib.sha256(content).hexdigest() != digest:
         raise ImageSourceError(CHANGED % path)
-    return digest, content
+    return content

@@ -15,13 +15,45 @@ from pathlib import Path
 import pyarrow as pa
 
 CHANGED = "The image %s changed or vanished while it was in use: start again."
-IGNORED = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
+IGNORED = frozenset(
+    {"thumbs.db", "desktop.ini", "ehthumbs.db"}
+)  # what file managers leave; hidden files, too
+SYSTEM_FOLDERS = frozenset(  # of archives, file systems and file servers; hidden folders, too
+    {
+        "__macosx",
+        "__pycache__",
+        "lost+found",
+        "found.000",
+        "@eadir",
+        "@tmp",
+        "@recycle",
+        "@recently-snapshot",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+    }
+)
 
 _MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece
 
 
-def files_below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Every file below a folder, however deep; a folder that a link leads back to is not entered again."""
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is hidden, or the system's own."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file is hidden, or left by a file manager."""
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def files_below(folder: Path, seen: set[tuple[int, int]], passed: set[str] | None = None) -> Iterator[Path]:
+    """Every file below a folder, however deep; a folder that a link leads back to is not entered again.
+
+    The system's folders are not entered either; their names are added to `passed`.
+    """
     folders = [folder]  # a list, not a recursion: Python's own ends after a thousand folders
     while folders:
         current = folders.pop()
@@ -30,11 +62,12 @@ def files_below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in sorted(current.iterdir()):
-            if entry.name.startswith(".") or entry.name.lower() in IGNORED:
-                continue
             if entry.is_dir():
-                folders.append(entry)
-            else:
+                if not is_system_folder(entry.name):
+                    folders.append(entry)
+                elif passed is not None:
+                    passed.add(path_text(entry.name))
+            elif not is_passed_over(entry.name):
                 yield entry
 
 

@@ -1,34 +1,180 @@
-"""The index of a source: each image's digest, label and size on the driver; contents stay on workers."""
+"""The images of a source: names and classes, their bytes on the workers, their index on the driver."""
 
 from __future__ import annotations
 
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import BinaryType, StructType
 
+from tuner.base.columns import LABEL_INDEX
+from tuner.base.errors import ImageSourceError
 from tuner.base.machine import machine_cores
-from tuner.images.contents import with_contents
-from tuner.images.files import CHANGED, hash_files
-from tuner.images.sources import ImageSet, reading
+from tuner.base.wording import first_line
+from tuner.images.files import CHANGED, hash_files, read_file
+from tuner.images.splits import GIVEN
 from tuner.spark.settings import is_local
 
 _HASHED_AT_ONCE = 64  # files
+_BATCH_BYTES, _BATCH_ROWS = 8 * 2**20, 256  # what a worker holds of its files at once, one file apart
+_CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]+\] .+")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_T = TypeVar("_T")
 
 
-def index_images(images: ImageSet) -> pd.DataFrame:
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of one source.
+
+    `labels` are sorted, numbers as numbers; `notes` are sentences on what is not part of a class, or
+    unusual; `listing` has the files of a local folder (`path`, `label` and, where the source is split
+    already, `given`).
+    """
+
+    spark: SparkSession
+    make_frame: Callable[[], DataFrame]
+    labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    listing: pd.DataFrame | None = None
+
+    @cached_property
+    def frame(self) -> DataFrame:
+        """One row an image, read when it is used.
+
+        `path` string, `content` binary, `label` string, `label_index` int, the position in `labels`; where
+        the source is split already, `given`, its part; where contents can be unfit, `fault`, the reason.
+        Made when it is asked for: a new JVM takes a second for its first DataFrame.
+        """
+        return self.make_frame()
+
+
+def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Sort class names; as numbers, where all are."""
+    names = list(labels)
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (Decimal(name), name)))
+    return tuple(sorted(names))
+
+
+def checked_labels(
+    labels: Sequence[str], source: str, missing: str, advice: str, *, training: bool
+) -> tuple[str, ...]:
+    """Sort the class names of a source, once there are enough: two to train, one to evaluate."""
+    if len(labels) < (2 if training else 1):
+        found = f"only the class {labels[0]}" if labels else f"no {missing}"
+        wanted = ", and a classifier needs at least two classes" if training else ""
+        raise ImageSourceError(f"There is {found} in {source}{wanted}: {advice}.")
+    return sorted_labels(labels)
+
+
+def nominal(classes: int) -> dict[str, Any]:
+    """What a column of label indices says of itself: how many classes there are.
+
+    Without it MLlib counts them; some of its classifiers, and Spark Connect before a fit, do so up to 100.
+
+    References
+    ----------
+    `org.apache.spark.ml.attribute.NominalAttribute`.
+    """
+    return {"ml_attr": {"type": "nominal", "name": LABEL_INDEX, "num_vals": classes}}
+
+
+def with_index(frame: DataFrame, labels: tuple[str, ...]) -> DataFrame:
+    """Add `label_index` to a frame with `label`."""
+    position = F.array_position(F.array(*[F.lit(label) for label in labels]), F.col("label"))
+    indexed = frame.withColumn(LABEL_INDEX, (position - 1).cast("int"))
+    return indexed.withMetadata(LABEL_INDEX, nominal(len(labels)))
+
+
+def with_contents(listing: DataFrame) -> DataFrame:
+    """Add the contents of the files of a listing, read on the workers; null where one cannot be read."""
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            held: list[bytes | None] = []
+            size = 0
+            for row, path in enumerate(batch.column("path").to_pylist(), start=1):
+                held.append(read_file(path)[0])
+                size += len(held[-1] or b"")
+                if size >= _BATCH_BYTES or len(held) == _BATCH_ROWS or row == batch.num_rows:
+                    rows = batch.slice(row - len(held), len(held))
+                    yield rows.append_column("content", pa.array(held, pa.binary()))
+                    held, size = [], 0
+
+    return listing.mapInArrow(read, StructType([*listing.schema]).add("content", BinaryType()))
+
+
+def png_file(pixels: np.ndarray) -> bytes:
+    """Write gray, RGB or RGBA pixels as a PNG that is not compressed.
+
+    By hand: the same pixels are the same bytes with any version of any library, for by its bytes a picture
+    is known to the split and to the cache.
+
+    References
+    ----------
+    ISO/IEC 15948 (PNG), RFC 1950 and 1951 (zlib and its stored blocks).
+    """
+    height, width = pixels.shape[:2]
+    colour = {1: 0, 3: 2, 4: 6}[pixels[0, 0].size]
+    rows = pixels.reshape(height, -1)
+    data = np.hstack([np.zeros((height, 1), np.uint8), rows]).tobytes()  # 0: a row that is not filtered
+    blocks = []
+    for start in range(0, len(data), 65_535):
+        block = data[start : start + 65_535]
+        last = start + len(block) == len(data)
+        blocks.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
+    stored = b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", stored) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def reading(source: str, read: Callable[[], _T], missing: Callable[[str], str] = lambda _: "") -> _T:
+    """Let Spark read, and turn its refusal into one sentence (`ImageSourceError`).
+
+    `missing` says, of the refusal's text, what Spark would need, or nothing.
+    """
+    try:
+        return read()
+    except (PySparkException, Py4JJavaError) as error:
+        condition = _CONDITION.search(str(error))  # Spark's own words, wherever in a chain of causes
+        text = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
+        reason = condition[0] if condition else first_line(text)
+        raise ImageSourceError(
+            f"The images {source} cannot be read: {reason}{missing(str(text))}"
+        ) from error
+
+
+def index_images(images: ImageSet, *, here: bool = False) -> pd.DataFrame:
     """Hash every image in one pass over the source; contents stay on the workers.
+
+    `here`: files of a local folder are hashed in this process, wherever Spark computes.
 
     Returns
     -------
     One row an image, sorted by path: `path`, `label`, `label_index` (int), `digest` (sha256, hex),
-    `bytes` (int) and `error`: None, or why the file could not be read.
+    `bytes` (int) and `error`: None, or why the file could not be read; where the source is split already,
+    `given`, its part.
     """
     if images.listing is not None:
-        index: pd.DataFrame = _hashed_listing(images)
+        index: pd.DataFrame = _hashed_listing(images, here)
     else:
         index = reading("listed", lambda: _hashed_frame(images.frame).toArrow().to_pandas())
     index["error"] = index["error"].astype(object).where(index["error"].notna(), None)
@@ -37,26 +183,28 @@ def index_images(images: ImageSet) -> pd.DataFrame:
     return index.sort_values(["path", "label"], ignore_index=True)
 
 
-def _hashed_listing(images: ImageSet) -> pd.DataFrame:
-    spark = images.spark
-    if is_local(spark.sparkContext):  # here: a worker takes seconds to start
-        batches = pa.Table.from_pandas(images.listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
+def _hashed_listing(images: ImageSet, here: bool) -> pd.DataFrame:
+    spark, listing = images.spark, images.listing
+    assert listing is not None
+    if here or is_local(spark.sparkContext):  # here: a worker takes seconds to start
+        batches = pa.Table.from_pandas(listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
         with ThreadPoolExecutor(machine_cores()) as pool:  # files are read and hashed outside Python's lock
             found = pool.map(lambda batch: next(hash_files(iter([batch]))), batches)
             return pa.Table.from_batches(found).to_pandas()
-    listed = spark.createDataFrame(images.listing, "path string, label string")
-    return listed.mapInArrow(
-        hash_files, "path string, label string, digest string, bytes bigint, error string"
-    ).toPandas()
+    columns = ", ".join(f"{name} string" for name in listing.columns)
+    listed = spark.createDataFrame(listing, columns)
+    return listed.mapInArrow(hash_files, f"{columns}, digest string, bytes bigint, error string").toPandas()
 
 
 def _hashed_frame(frame: DataFrame) -> DataFrame:
+    faults = [F.col("fault")] if "fault" in frame.columns else []
     return frame.select(
         "path",
         "label",
+        *([GIVEN] if GIVEN in frame.columns else []),
         F.coalesce(F.sha2("content", 256), F.lit("")).alias("digest"),
         F.coalesce(F.length("content"), F.lit(0)).cast("long").alias("bytes"),
-        F.when(F.col("content").isNull(), "null content").alias("error"),
+        F.when(F.col("content").isNull(), F.coalesce(*faults, F.lit("null content"))).alias("error"),
     )
 
 

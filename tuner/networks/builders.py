@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import random
-import socket
 import traceback
+import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from tuner.base.errors import NetworkError
+from tuner.base.files import write_aside
 from tuner.base.wording import first_sentence
 from tuner.networks.efficientnet_lite import LITE_NETWORKS, build_efficientnet_lite, load_imagenet_weights
 from tuner.networks.embedded.glyphnet import build_glyphnet
 from tuner.networks.files import import_keras
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+_BLOCK = 2**16
 
 
 def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
@@ -42,7 +45,7 @@ def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
         network = _build_lite(name, input_size)
         load_imagenet_weights(network, name)
         return network
-    with _bounded_waits():
+    with _downloads_that_end():
         return _build(name, input_size, "imagenet")
 
 
@@ -136,14 +139,35 @@ def _failed_download(error: BaseException) -> tuple[str, Path] | None:
 
 
 @contextmanager
-def _bounded_waits() -> Iterator[None]:
-    """Keras downloads without a timeout of its own, and would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+def _downloads_that_end() -> Iterator[None]:
+    """Keras downloads without a timeout, would wait for ever, and has no way to set one.
+
+    `urllib` takes that of the whole process, which is not ours to set. So Keras's own name for the function
+    is replaced meanwhile.
+    """
+    module = importlib.import_module("keras.src.utils.file_utils")
+    before = module.urlretrieve
+    module.urlretrieve = _retrieve  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        module.urlretrieve = before  # type: ignore[attr-defined]
+
+
+def _retrieve(url: str, target: str, report: Callable[[int, int, int], object]) -> None:
+    """Do what `urllib.request.urlretrieve` does, with a timeout, and to a whole file or none."""
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as answer:
+        total = int(answer.headers.get("Content-Length", -1))
+
+        def write(aside: Path) -> None:
+            with aside.open("wb") as file:
+                for block, part in enumerate(iter(lambda: answer.read(_BLOCK), b""), start=1):
+                    file.write(part)
+                    report(block, _BLOCK, total)
+                if file.tell() < total:
+                    raise OSError(f"it ended after {file.tell()} of {total} bytes")
+
+        write_aside(Path(target), write)
 
 
 @contextmanager

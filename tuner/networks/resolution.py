@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tuner.base.choices import Precision, Preprocessing
+from tuner.base.choices import DEFAULT_DECODING, Decoding, Precision, Preprocessing, Transparent
 from tuner.base.errors import NetworkError
 from tuner.base.files import file_digest
 from tuner.base.wording import first_sentence
 from tuner.experiment.schema import NetworkSpec
-from tuner.images.decoding import DECODING_VERSION
 from tuner.networks.builders import (
     build_with_imagenet,
     build_with_random_weights,
@@ -36,6 +35,8 @@ from tuner.networks.files import (
 )
 from tuner.networks.store import NetworkStore, StoredNetwork
 from tuner.networks.table import NETWORKS, Architecture, find_architecture
+
+_KEY_VERSION = 2  # of the cache's keys: raise it when the pixels of every image change
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Network:
         The number of features.
     precision : {"float32", "bfloat16"}
         What the layers compute in; features are float32 in any case.
+    file_digest : str
+        sha256 hex of the stored file's bytes, by which it is known again where it is fetched from.
+    transparent : {"white", "black"}
+        The ground on which transparent pictures are laid.
+    max_value : float, optional
+        What stands for white where an image's values could go beyond it.
     """
 
     name: str
@@ -67,13 +74,24 @@ class Network:
     preprocessing: Preprocessing
     width: int
     precision: Precision
+    file_digest: str = ""
+    transparent: Transparent = DEFAULT_DECODING.transparent
+    max_value: float | None = DEFAULT_DECODING.max_value
 
     @property
     def key(self) -> str:
-        """The feature cache's key: sha256 hex of all that decides a feature, and of no more."""
+        """The feature cache's key: sha256 hex of what decides the features of every image, and of no more.
+
+        What else decided one image, such as the ground it was laid on, the cache keeps beside its features.
+        """
         return _json_digest(
-            [self.digest, self.input_size, self.preprocessing, self.precision, DECODING_VERSION]
+            [self.digest, self.input_size, self.preprocessing, self.precision, _KEY_VERSION]
         )
+
+    @property
+    def decoding(self) -> Decoding:
+        """How images are decoded for it."""
+        return Decoding(self.transparent, self.max_value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the network as plain data, fit for JSON."""
@@ -110,7 +128,9 @@ class _Wanted:
         return {"name": self.name, **weights, "input_size": self.input_size, "keras": keras}
 
 
-def resolve_network(spec: NetworkSpec, precision: Precision, store: NetworkStore) -> Network:
+def resolve_network(
+    spec: NetworkSpec, precision: Precision, store: NetworkStore, decoding: Decoding = DEFAULT_DECODING
+) -> Network:
     """Find, build or load a network, and store it for the workers.
 
     What was resolved before is found without building it or importing TensorFlow.
@@ -123,6 +143,8 @@ def resolve_network(spec: NetworkSpec, precision: Precision, store: NetworkStore
         What its layers shall compute in.
     store : NetworkStore
         Where it is looked for and kept.
+    decoding : Decoding
+        How its images shall be decoded.
 
     Raises
     ------
@@ -133,14 +155,16 @@ def resolve_network(spec: NetworkSpec, precision: Precision, store: NetworkStore
     """
     wanted = _checked(spec, precision)
     stored = store.recall(wanted.identity) or store.make_once(wanted.identity, lambda: _make(wanted, store))
-    return _network(wanted, stored, precision, store)
+    return _network(wanted, stored, precision, store, decoding)
 
 
-def recall_network(spec: NetworkSpec, precision: Precision, store: NetworkStore) -> Network | None:
+def recall_network(
+    spec: NetworkSpec, precision: Precision, store: NetworkStore, decoding: Decoding = DEFAULT_DECODING
+) -> Network | None:
     """Give what `resolve_network` would, if it was resolved before; errors are the same."""
     wanted = _checked(spec, precision)
     stored = store.recall(wanted.identity)
-    return _network(wanted, stored, precision, store) if stored else None
+    return _network(wanted, stored, precision, store, decoding) if stored else None
 
 
 def load_network(network: Network, file: Path, threads: int) -> FeatureFunction:
@@ -182,16 +206,27 @@ def _checked(spec: NetworkSpec, precision: Precision) -> _Wanted:
     return wanted
 
 
-def _network(wanted: _Wanted, stored: StoredNetwork, precision: Precision, store: NetworkStore) -> Network:
+def _network(
+    wanted: _Wanted, stored: StoredNetwork, precision: Precision, store: NetworkStore, decoding: Decoding
+) -> Network:
+    file = store.path(stored)
     return Network(
         wanted.name,
         stored.digest,
-        str(store.path(stored)),
+        str(file),
         wanted.input_size,
         wanted.preprocessing,
         stored.width,
         precision,
+        _digest_of(file, file.stat().st_size, file.stat().st_mtime_ns),
+        decoding.transparent,
+        decoding.max_value,
     )
+
+
+@lru_cache(maxsize=64)  # a search asks for each of its networks a few times
+def _digest_of(file: Path, _size: int, _changed: int) -> str:
+    return file_digest(file)
 
 
 def _wanted(spec: NetworkSpec) -> _Wanted:

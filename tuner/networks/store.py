@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from tuner.base.errors import CacheError, NetworkError
-from tuner.base.files import DEFAULT_CACHE, write_aside
+from tuner.base.files import DEFAULT_CACHE, file_digest, write_aside
 from tuner.base.wording import first_line
 
 
@@ -81,12 +81,18 @@ class NetworkStore:
                 return stored
 
     def keep(self, digest: str, suffix: str, width: int, write: Callable[[Path], object]) -> StoredNetwork:
-        """Store a network's file, which `write` writes to the path that it is given."""
+        """Store a network's file, which `write` writes to the path that it is given.
+
+        One that is there stays: models name its bytes, which hold the date, too.
+        """
         stored = StoredNetwork(digest, f"{digest}{suffix}", width)
-        write_aside(self.folder / stored.file, write)
+        if not self.path(stored).is_file():
+            write_aside(self.folder / stored.file, write)
         return stored
 
-    def locate(self, name: str, digest: str, carried: Path | None, uri: str | None) -> Path:
+    def locate(
+        self, name: str, digest: str, carried: Path | None, uri: str | None, sha256: str | None
+    ) -> Path:
         """Find the network of a saved model by its digest.
 
         Parameters
@@ -97,11 +103,13 @@ class NetworkStore:
             The file beside the saved model, if it has one.
         uri
             Where MLflow has the file, if it does; what is fetched from there is stored.
+        sha256
+            Of the bytes of the file that MLflow has; None: unknown, and nothing is fetched.
 
         Raises
         ------
         NetworkError
-            It is in none of these places, or cannot be fetched.
+            It is in none of these places, cannot be fetched, or what was fetched is another file.
         CacheError
             The store cannot be written.
         """
@@ -115,10 +123,10 @@ class NetworkStore:
                 f"The network {name} (digest {digest[:12]}) is neither in the saved model nor in "
                 f"{self.folder}: save the model with embedWeights=True."
             )
-        return self._fetch(name, uri)
+        return self._fetch(name, digest, uri, sha256)
 
-    def _fetch(self, name: str, uri: str) -> Path:
-        """Fetch a network's file from MLflow; written aside, for others may look for it."""
+    def _fetch(self, name: str, digest: str, uri: str, sha256: str | None) -> Path:
+        """Fetch a network's file from MLflow; written aside, and looked at before anybody can find it."""
         import mlflow
 
         with self._writing():
@@ -131,7 +139,14 @@ class NetworkStore:
                     f"The network {name} cannot be fetched from {uri}: {first_line(error)} (check "
                     "MLFLOW_TRACKING_URI)."
                 ) from error
-            return file.replace(self.folder / file.name)
+            if sha256 is None or not file.is_file() or file_digest(file) != sha256:
+                raise NetworkError(
+                    f"What was fetched from {uri} is not the network {name} that the model was made with "
+                    f"(its sha256 should be {sha256}): it is not used. Put the right file back there, or "
+                    "search again."
+                )
+            place = self.folder / f"{digest}{file.suffix}"
+            return place if place.exists() else file.replace(place)
 
     def _record(self, wanted: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,8 +16,8 @@ from tuner.base.columns import LABEL_INDEX, PART, PATH
 from tuner.base.errors import CacheError
 from tuner.extraction.cache import FeatureCache
 from tuner.extraction.files import writing_to
-from tuner.extraction.preparation import PreparedImages
 from tuner.images.splits import TEST
+from tuner.preparation.images import PreparedImages
 
 _ROWS_FILE = "rows.parquet"
 
@@ -143,8 +144,15 @@ def write_matrices(cache: FeatureCache, prepared: PreparedImages, folder: Path) 
         rows[[PATH, LABEL_INDEX, PART]].to_parquet(folder / _ROWS_FILE, index=False)
         for number, network in enumerate(prepared.networks.values()):
             files[network.name] = f"{number}-{network.name}.npy"  # names are letters, digits and _.-
-            shape = (len(rows), network.width)
-            matrix = open_memmap(folder / files[network.name], "w+", np.float32, shape)
+            matrix = _map_new_file(folder / files[network.name], (len(rows), network.width))
             cache.load(network, list(rows["digest"]), matrix)
             matrix.flush()
     return FeatureMatrices(folder.absolute(), files, matrix_bytes(prepared))
+
+
+def _map_new_file(file: Path, shape: tuple[int, int]) -> np.memmap:
+    matrix: np.memmap = open_memmap(file, "w+", np.float32, shape)
+    with file.open("r+b") as made:
+        # To write to a mapped page that finds no room on the disk would end this process, without a word.
+        os.posix_fallocate(made.fileno(), 0, os.fstat(made.fileno()).st_size)
+    return matrix

@@ -10,21 +10,28 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from tuner.base.errors import CacheError, ImageSourceError
+from tuner.base.errors import CacheError
 from tuner.experiment.schema import Experiment
-from tuner.extraction.cache import FeatureCache, refuse_bad_images
-from tuner.extraction.progress import extraction_progress
+from tuner.extraction.cache import Extraction, FeatureCache
+from tuner.extraction.job import extraction_progress
 from tuner.images.files import read_file
-from tuner.images.index import contents, index_images
-from tuner.images.sources import ImageSet, read_images
-from tuner.images.splits import split_images
+from tuner.images.index import ImageSet, contents, index_images
+from tuner.images.sources import read_images
+from tuner.images.splits import GIVEN, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
+from tuner.preparation.findings import (
+    about_split,
+    about_values,
+    keep_apart,
+    left_out,
+    mark_conflicts,
+    usable,
+    with_outcomes,
+)
 from tuner.spark.sessions import DriverSession
 from tuner.spark.settings import is_local
 from tuner.spark.worker_daemon import FOR_EXTRACTION, start_workers
 from tuner.tracking.store import Tracking, local_artifacts
-
-_CONFLICT = "label conflict"
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ def data_digest(rows: pd.DataFrame) -> str:
 
 
 def _split(index: pd.DataFrame, experiment: Experiment) -> pd.Series:
+    """The parts of images, once those that leave their part are gone (`leaked`)."""
     split = experiment.split
     return split_images(index, split.test, split.validation, split.validation_ratio, experiment.search.seed)
 
@@ -76,8 +84,8 @@ def extract_features(
     console: Console,
     *,
     fail_on_bad_image: bool = False,
-) -> int:
-    """Extract what the cache misses, with a progress bar; gives the number of images extracted."""
+) -> Extraction:
+    """Extract what the cache misses, with a progress bar."""
     damaged = cache.remove_damaged(network)
     if damaged:
         console.print(
@@ -91,10 +99,10 @@ def extract_features(
         console.print(
             f"{network.name}: features of {index['digest'].nunique()} images are cached", markup=False
         )
-        return 0
+        return Extraction(0, 0, 0.0)
     tasks = min(session.cores, len(missing))
     with extraction_progress(console, network.name, len(missing)) as on_progress:
-        done = cache.extract(
+        return cache.extract(
             session.spark,
             network,
             images,
@@ -107,7 +115,6 @@ def extract_features(
             ),
             fail_on_bad_image=fail_on_bad_image,
         )
-    return done.extracted
 
 
 def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
@@ -135,7 +142,9 @@ def is_filled(cache: FeatureCache, experiment: Experiment) -> bool:
 def _recalled(cache: FeatureCache, experiment: Experiment) -> list[Network | None]:
     """The networks that were resolved before; a network of one's own is read whole to know it."""
     asked = experiment.search.backbone
-    return [recall_network(spec, experiment.precision, cache.networks) for spec in asked]
+    return [
+        recall_network(spec, experiment.precision, cache.networks, experiment.decoding) for spec in asked
+    ]
 
 
 def _all_filled(cache: FeatureCache, recalled: Sequence[Network | None]) -> bool:
@@ -147,39 +156,47 @@ def prepare_images(
 ) -> PreparedImages:
     """Read, index, extract, quarantine and split the images of an experiment.
 
-    Out of the search, and in the quarantine, are images that cannot be read or decoded, and those whose
-    copies stand in several classes.
+    Out of the search, and in the quarantine, are images that cannot be read or decoded, those whose copies
+    stand in several classes and, of a split that is given, those whose copies are held back.
 
     Raises
     ------
     ImageSourceError, NetworkError, CacheError
         What is wrong with the images, the networks or the cache, in one sentence; as early as it shows.
     """
-    images = read_images(session.spark, experiment.images)
+    images = read_images(session.spark, experiment.images, given=experiment.split.given)
     networks = _networks(session, experiment, cache)
     index = index_images(images)
     for note in images.notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
     fail = experiment.on_bad_image == "fail"
     # What is wrong is said before the first image is decoded, as far as it shows.
-    _split(_usable(mark_conflicts(index), images, fail), experiment)
-    extracted = 0
-    for network in networks.values():
-        extracted += extract_features(
+    _split(keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0], experiment)
+    done = [
+        extract_features(
             session, cache, network, images, index[index["error"].isna()], console, fail_on_bad_image=fail
         )
-    outcome = mark_conflicts(_outcome(index, cache, networks))
-    good = _usable(outcome, images, fail)
-    quarantine = outcome[outcome["error"].notna()][["path", "label", "error"]].rename(
-        columns={"error": "reason"}
-    )
-    _report(quarantine, len(outcome), console)
+        for network in networks.values()
+    ]
+    known = [cache.known(network) for network in networks.values()]
+    undecided = {digest: error for extraction in done for digest, error in extraction.undecided.items()}
+    outcome = mark_conflicts(with_outcomes(index, known, undecided))
+    good, copies = keep_apart(usable(outcome, images.labels, fail), experiment.split)
+    bad = outcome[outcome["error"].notna()].rename(columns={"error": "reason"})
+    quarantine = pd.concat([bad, copies]).sort_index()[["path", "label", "reason"]]
+    parts = _split(good, experiment)
+    for note in (
+        *left_out(quarantine, len(outcome), undecided),
+        *about_split(good, parts, experiment.split),
+        *about_values(good, known[0], experiment.max_value),
+    ):
+        console.print(note, markup=False, soft_wrap=True)
     return PreparedImages(
         images=images,
-        index=good.assign(part=_split(good, experiment)).reset_index(drop=True),
+        index=good.drop(columns=GIVEN, errors="ignore").assign(part=parts).reset_index(drop=True),
         quarantine=quarantine.reset_index(drop=True),
         networks=networks,
-        extracted=extracted,
+        extracted=sum(extraction.extracted for extraction in done),
     )
 
 
@@ -190,69 +207,10 @@ def _networks(session: DriverSession, experiment: Experiment, cache: FeatureCach
     if is_local(context) and not _all_filled(cache, recalled):
         start_workers(context, session.cores, FOR_EXTRACTION)
     found = (
-        known or resolve_network(spec, experiment.precision, cache.networks)
+        known or resolve_network(spec, experiment.precision, cache.networks, experiment.decoding)
         for known, spec in zip(recalled, experiment.search.backbone, strict=True)
     )
     return {network.name: network for network in found}
-
-
-def _outcome(index: pd.DataFrame, cache: FeatureCache, networks: Mapping[str, Network]) -> pd.DataFrame:
-    """The index with the reason, if any, why an image could not be read or decoded."""
-    reasons: dict[str, str] = {}
-    for network in networks.values():
-        known = cache.known(network)
-        bad = known[known["error"].notna()]
-        reasons |= dict(zip(bad["digest"], bad["error"], strict=True))
-    decoded = index["digest"].map(reasons)
-    return index.assign(error=index["error"].where(index["error"].notna(), decoded))
-
-
-def mark_conflicts(outcome: pd.DataFrame) -> pd.DataFrame:
-    """Give usable images that stand in several classes their reason: nobody can tell which class is right.
-
-    Takes and gives an index (`label`, `digest`, `bytes`, `error`); an empty file is no image of any class.
-    """
-    usable = outcome[outcome["error"].isna() & (outcome["bytes"] > 0)]
-    pairs = usable[["digest", "label"]].drop_duplicates()
-    shared = pairs[pairs.duplicated("digest", keep=False)]
-    classes = shared.groupby("digest")["label"].agg(set).to_dict()
-    rows = usable[usable["digest"].isin(classes)]
-    error = outcome["error"].astype(object)
-    error.loc[rows.index] = [
-        f"{_CONFLICT}: also in {', '.join(sorted(classes[digest] - {label}))}"
-        for digest, label in zip(rows["digest"], rows["label"], strict=True)
-    ]
-    return outcome.assign(error=error)
-
-
-def _usable(outcome: pd.DataFrame, images: ImageSet, fail: bool) -> pd.DataFrame:
-    """The rows without an error; every class must have some and, with `fail`, no row may be left out."""
-    bad = outcome[outcome["error"].notna()]
-    if fail:
-        first = bad.head(1)  # by path, as the index is sorted
-        refuse_bad_images(first.drop(columns="error"), first)
-    good = outcome.drop(bad.index)
-    for label in images.labels:
-        if label not in set(good["label"]):
-            rows = bad[bad["label"] == label]
-            path, reason = rows.iloc[0][["path", "error"]]
-            raise ImageSourceError(
-                f"None of the {len(rows)} image(s) of the class {label} can be used (the first, {path}: "
-                f"{reason}): add images or remove the class."
-            )
-    return good.drop(columns="error")
-
-
-def _report(quarantine: pd.DataFrame, total: int, console: Console) -> None:
-    if len(quarantine):
-        console.print(f"{len(quarantine)} of {total} images cannot be used: see quarantine.csv")
-    conflicts = int(quarantine["reason"].str.startswith(f"{_CONFLICT}: ").sum())
-    if conflicts:
-        console.print(
-            f"{conflicts} of them are in conflict over their label: copies of one image stand in several "
-            "classes, so all of them are left out",
-            soft_wrap=True,
-        )
 
 
 def first_image(prepared: PreparedImages) -> bytes:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,11 +8,17 @@ import pytest
 from rich.console import Console
 
 from tuner.base.errors import CacheError
-from tuner.experiment.schema import Experiment, SearchSettings, Split
-from tuner.extraction import tables as feature_tables
+from tuner.classifiers.parameters import TrialParams
+from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings, Split
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.preparation import PreparedImages, prepare_images
-from tuner.extraction.tables import feature_table, publish_tables
+from tuner.extraction.files import Row, write_part
+from tuner.images.index import ImageSet
+from tuner.models.pipeline import fit_classifier
+from tuner.networks.resolution import resolve_network
+from tuner.preparation import tables as feature_tables
+from tuner.preparation.images import PreparedImages, prepare_images
+from tuner.preparation.tables import feature_table, publish_tables
+from tuner.spark.endpoint import connect_from_worker
 from tuner.spark.sessions import DriverSession
 
 
@@ -95,3 +102,39 @@ def test_features_that_went_away_are_one_sentence(cache: FeatureCache, prepared:
     with pytest.raises(CacheError, match="1 images have lost their features") as caught:
         cache.load(prepared.networks["GaborNet"], [prepared.index["digest"].iloc[0], "another"])
     assert "\n" not in str(caught.value)
+
+
+def test_250_classes_are_fitted_over_connect(driver: DriverSession, tmp_path: Path, size: str) -> None:
+    """Without the label column's attribute, Spark Connect counts up to 100 classes before it fits."""
+    classes, cache = 250, FeatureCache(tmp_path)
+    network = resolve_network(NetworkSpec(name="GaborNet"), "float32", cache.networks)
+    cache.folder(network).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), 3)
+    digests = [str(number) for number in range(len(labels))]
+    features = rng.normal(size=(len(labels), network.width)).astype(np.float32)
+    write_part(cache.folder(network), [Row(*each, None) for each in zip(digests, features, strict=True)])
+    index = pd.DataFrame(
+        {
+            "path": digests,
+            "digest": digests,
+            "label": labels.astype(str),
+            "label_index": labels,
+            "part": ["train", "validation", "test"] * classes,
+            "bytes": 1,
+        }
+    )
+    names = tuple(map(str, range(classes)))
+    images = ImageSet(driver.spark, lambda: driver.spark.range(0), names)
+    made = PreparedImages(images, index, index[:0], {"GaborNet": network}, 0)
+    view, endpoint = publish_tables(driver, cache, made)["GaborNet"], driver.endpoint
+
+    def fit(_: Iterable[int]) -> Iterator[tuple[int, int]]:
+        session = connect_from_worker(endpoint)
+        params = TrialParams(backbone="GaborNet", regParam=0.1, elasticNetParam=0.0, maxIter=1)
+        model = fit_classifier(session.table(view).where("part = 'train'"), params)
+        yield model.numClasses, model.coefficientMatrix.numRows
+
+    assert driver.spark.sparkContext.parallelize([0], 1).mapPartitions(fit).collect() == [
+        (classes, classes)
+    ]

@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 
 from tuner.base.columns import FEATURES, LABEL_INDEX, PART, PATH
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.preparation import PreparedImages
+from tuner.images.index import nominal
 from tuner.images.splits import TEST
 from tuner.networks.resolution import Network
+from tuner.preparation.images import PreparedImages
 from tuner.spark.sessions import DriverSession
 from tuner.spark.settings import is_local
 
@@ -37,9 +38,7 @@ def feature_table(
     The column of labels says that there are so many `classes`: Spark Connect asks for the size of a model
     before it is fitted, and without that stops at 100.
     """
-    table = _table(session, cache, network, rows)
-    nominal = {"ml_attr": {"type": "nominal", "name": LABEL_INDEX, "num_vals": classes}}
-    return table.withMetadata(LABEL_INDEX, nominal)
+    return _table(session, cache, network, rows).withMetadata(LABEL_INDEX, nominal(classes))
 
 
 def _table(session: DriverSession, cache: FeatureCache, network: Network, rows: pd.DataFrame) -> DataFrame:

@@ -2,10 +2,7 @@ import io
 from fractions import Fraction
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -13,12 +10,11 @@ from tests.conftest import glyph
 from tuner.base.errors import CacheError, ImageSourceError
 from tuner.experiment.schema import Experiment, SearchSettings, Split
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.preparation import (
+from tuner.preparation.images import (
     PreparedImages,
     data_digest,
     first_image,
     is_filled,
-    mark_conflicts,
     open_cache,
     prepare_images,
 )
@@ -91,31 +87,6 @@ def test_a_bad_image_stops_everything_where_that_is_asked_for(
 
 
 # Images that stand in two classes ------------------------------------------------------------------
-
-rows_of_index = st.lists(
-    st.tuples(
-        st.integers(0, 12).map(str),
-        st.sampled_from(["a", "b", "c"]),
-        st.integers(0, 3),
-        st.sampled_from([None, None, None, "truncated"]),
-    ),
-    max_size=40,
-).map(lambda rows: pd.DataFrame(rows, columns=["digest", "label", "bytes", "error"]))
-
-
-@given(rows_of_index)
-def test_what_is_left_has_one_class_and_only_images_of_several_are_taken_out(index: pd.DataFrame):
-    before = index.copy()
-    marked = mark_conflicts(index)
-    pd.testing.assert_frame_equal(index, before)
-    pd.testing.assert_frame_equal(marked.drop(columns="error"), index.drop(columns="error"))
-    usable = index[index["error"].isna() & (index["bytes"] > 0)]
-    for row, was, now in zip(index.itertuples(), index["error"], marked["error"], strict=True):
-        others = set(usable.loc[usable["digest"] == row.digest, "label"]) - {row.label}
-        if row.Index in usable.index and others:
-            assert now == f"label conflict: also in {', '.join(sorted(others))}"
-        else:
-            assert now is was or (pd.isna(now) and pd.isna(was))
 
 
 def classes_of(root: Path, **letters: str) -> Experiment:
@@ -194,3 +165,69 @@ def test_a_cache_among_mlflow_s_artifacts_is_refused(letters: Path, tmp_path: Pa
     with pytest.raises(CacheError, match="lies among MLflow's artifacts"):
         open_cache(letters_experiment(letters, cache=climbing), store)
     assert open_cache(letters_experiment(letters, cache=tmp_path / "cache"), store).root.is_dir()
+
+
+def given_split(root: Path, letters: str = "cd", **parts: int) -> Experiment:
+    """An experiment on parts of so many letters of each class; no two of them are the same file."""
+    for number, (part, count) in enumerate(parts.items()):
+        for seed, letter in enumerate(letters):
+            (root / part / letter).mkdir(parents=True)
+            for each in range(count):
+                path = root / part / letter / f"{each}.png"
+                glyph(letter, 1000 * number + 100 * seed + each).save(path)
+    return Experiment(
+        name="given",
+        images=str(root),
+        split=Split(given="folders"),
+        search=SearchSettings(backbone="GaborNet"),
+    )
+
+
+def test_a_given_split_is_kept_and_copies_of_test_images_leave_the_others(
+    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+):
+    root = tmp_path / "images"
+    experiment = given_split(root, train=8, val=4, test=5)
+    copy = (root / "test" / "c" / "1.png").read_bytes()
+    for place in ("train/c/copy.png", "val/c/copy.png", "test/c/copy.png"):
+        (root / place).write_bytes(copy)
+    console = Console(file=io.StringIO(), width=200)
+    found = prepare_images(driver, experiment, cache, console)
+    folders = found.index["path"].map(lambda path: Path(path).relative_to(root).parts[0])
+    assert dict(zip(folders, found.index["part"], strict=True)) == {
+        "train": "train",
+        "val": "validation",
+        "test": "test",
+    }
+    assert found.index["part"].value_counts().to_dict() == {"train": 16, "validation": 8, "test": 11}
+    assert "given" not in found.index
+    listed = {str(Path(row.path).relative_to(root)): row.reason for row in found.quarantine.itertuples()}
+    assert listed == dict.fromkeys(
+        ["train/c/copy.png", "val/c/copy.png"], "copy of an image of the part test"
+    )
+    printed = console.file.getvalue()
+    assert "The given split is kept: 16 for train, 8 for validation, 11 for test" in printed
+    assert "2 of them are copies of images of test in other parts" in printed
+    strict = experiment.model_copy(update={"on_bad_image": "fail"})  # a copy is no bad image
+    assert prepare_images(driver, strict, cache, Console(quiet=True)).digest == found.digest
+
+
+def test_options_of_decoding_extract_anew_what_they_change_and_nothing_else(
+    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+):
+    root = tmp_path / "images"
+    experiment = classes_of(root, a="a", b="b")
+    for number in range(3):
+        picture = glyph("b", 500 + number)
+        picture.putalpha(picture.point(lambda value: 255 if value < 128 else 0))
+        picture.save(root / "b" / f"transparent {number}.png")
+    console = Console(file=io.StringIO(), width=200)
+
+    def extracted(**options: object) -> int:
+        return prepare_images(driver, experiment.model_copy(update=options), cache, console).extracted
+
+    assert extracted() == 19
+    assert extracted(transparent="black") == 3
+    assert extracted() == extracted(transparent="black") == extracted(max_value=4095) == 0
+    assert extracted(max_value=100) == 19  # gray pictures of 8 bits, too
+    assert "have values above 100, up to 255, which are cut off" in console.file.getvalue()

@@ -3,7 +3,7 @@ import time
 
 from rich.console import Console
 
-from tuner.extraction.progress import extraction_progress
+from tuner.extraction.job import extraction_progress
 
 
 def test_extraction_tells_images_a_second_where_there_is_no_terminal():

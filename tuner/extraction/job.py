@@ -1,0 +1,129 @@
+"""One extraction's Spark job, on the driver: handed to the workers, watched, shown, its errors told."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
+
+from tuner.base import errors
+from tuner.extraction.files import counts, parts
+from tuner.extraction.worker import FeatureWriter, Undecided
+from tuner.images.index import ImageSet, contents
+from tuner.spark.jobs import tagged
+from tuner.spark.worker_daemon import FOR_EXTRACTION, hand_over, preloading
+
+_POLL_SECONDS = 0.2
+
+Progress = Callable[[int, int], None]  # images done, images to do
+
+
+def run_extraction(
+    spark: SparkSession,
+    writer: FeatureWriter,
+    images: ImageSet,
+    missing: pd.DataFrame,
+    tasks: int,
+    on_progress: Progress,
+) -> dict[str, str]:
+    """Let workers extract the features of missing images (`path`, `digest`), in so many tasks.
+
+    Gives, by digest, why images could not be decoded this time. With `writer.stop_on_bad` the job ends at
+    the first image that cannot be.
+
+    Raises
+    ------
+    ImageSourceError, CacheError
+        What a worker raised.
+    """
+    work = _work(spark, writer, images, missing, min(tasks, len(missing)))
+    with _watch(spark, writer, len(missing), on_progress) as bad_seen:
+        return _run(work, bad_seen)
+
+
+def _work(
+    spark: SparkSession, writer: FeatureWriter, images: ImageSet, missing: pd.DataFrame, tasks: int
+) -> Callable[[], Iterable[Undecided]]:
+    """The Spark job in which the workers extract."""
+    if images.listing is None:
+        with preloading(spark.sparkContext, FOR_EXTRACTION):
+            done = contents(images, missing, tasks)
+            return done.mapInArrow(writer.of_contents, "digest string, error string").collect
+    files = list(missing[["path", "digest"]].itertuples(index=False, name=None))
+    shares = spark.sparkContext.parallelize([files[task::tasks] for task in range(tasks)], tasks)
+    return hand_over(shares.mapPartitions(writer.of_files), FOR_EXTRACTION).collect
+
+
+def _run(work: Callable[[], Iterable[Undecided]], bad_seen: threading.Event) -> dict[str, str]:
+    try:
+        return dict(work())
+    except Exception as error:
+        if bad_seen.is_set():  # cancelled on purpose
+            return {}
+        sentence = re.search(r"tuner\.errors\.(CacheError|ImageSourceError): (.+)", str(error))
+        if sentence:  # what a worker raised
+            raise getattr(errors, sentence[1])(sentence[2]) from error
+        raise
+
+
+@contextmanager
+def _watch(
+    spark: SparkSession, writer: FeatureWriter, total: int, on_progress: Progress
+) -> Iterator[threading.Event]:
+    """Report progress from the names of new files and, if asked to, cancel at the first bad image."""
+    finished, bad_seen = threading.Event(), threading.Event()
+
+    def watch(tag: str) -> None:
+        while not finished.wait(_POLL_SECONDS):
+            done = [counts(part) for part in parts(writer.folder) if Path(part).name not in writer.before]
+            on_progress(sum(rows for rows, _ in done), total)
+            if writer.stop_on_bad and any(bad for _, bad in done) and not bad_seen.is_set():
+                bad_seen.set()
+                spark.sparkContext.cancelJobsWithTag(tag)
+
+    with tagged(spark.sparkContext, "extract") as tag:
+        watcher = threading.Thread(target=watch, args=(tag,), daemon=True)
+        watcher.start()
+        try:
+            yield bad_seen
+        finally:
+            finished.set()
+            watcher.join()
+
+
+@contextmanager
+def extraction_progress(console: Console, network: str, total: int) -> Iterator[Progress]:
+    """Show how many images went through a network, and how many a second; yields the callback."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images · {task.fields[rate]:.1f} images/s ·"),
+        TimeElapsedColumn(),
+    )
+    started = time.monotonic()
+    done_so_far = 0
+    with ProgressBar(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(network, total=total, rate=0.0)
+
+        def report(done: int, _: int) -> None:
+            nonlocal done_so_far
+            done_so_far = done
+            rate = done / max(time.monotonic() - started, 1e-6)
+            progress.update(task, completed=done, rate=rate)
+
+        yield report
+    if not console.is_terminal and done_so_far:
+        seconds = time.monotonic() - started
+        console.print(
+            f"{network}: {done_so_far} images, {done_so_far / seconds:.1f} images/s", markup=False
+        )

@@ -1,8 +1,11 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuner.base.choices import Metric
 from tuner.base.errors import ModelError
 from tuner.evaluation.comparison import Comparison, compare, decide, mcnemar
 from tuner.experiment.schema import Gate
@@ -71,9 +74,7 @@ def test_equal_models_have_no_gain_and_no_interval():
     assert found.disagreements.empty
 
 
-@pytest.mark.parametrize(
-    "metric", [pytest.param("roc_auc", marks=pytest.mark.long), "logLoss", "weightedRecall"]
-)
+@pytest.mark.parametrize("metric", get_args(Metric))
 def test_every_metric_has_its_gain_within_its_interval(metric: str):
     found = compared(TRUTH, CHAMPION, CHALLENGER, metric=metric)
     change = found.challenger.metrics[metric] - found.champion.metrics[metric]
@@ -99,12 +100,54 @@ def test_a_metric_that_the_images_do_not_define_is_refused():
         (Gate(min_gain=0.16), False, "the gain of 0.1500 is below min_gain 0.16"),
         (Gate(max_regression_per_class=0.1), True, "better"),
         (Gate(max_regression_per_class=0.05), False, "the recall of cat falls by 0.1000, more than 0.05"),
+        (Gate(min_images=21), False, "only 20 images to compare on, fewer than min_images 21: accuracy"),
+        (Gate(max_p_value=0.375), True, "better"),
+        (
+            Gate(max_p_value=0.374),
+            False,
+            "chance may have made it (p = 0.375, max_p_value 0.374): accuracy",
+        ),
     ],
 )
 def test_the_gate_decides(gate: Gate, passed: bool, reason: str):
     decision = decide(gate, compared(TRUTH, CHAMPION, CHALLENGER))
     assert decision.passed is passed
     assert reason in str(decision)
+
+
+def test_one_more_right_image_of_a_few_does_not_move_the_alias():
+    decision = decide(Gate(), compared(TRUTH[:19], CHAMPION[:19], CHALLENGER[:19]))
+    assert not decision.passed
+    assert str(decision).startswith("only 19 images to compare on, fewer than min_images 20: accuracy")
+
+
+def test_a_difference_within_noise_is_called_so():
+    """Three of twenty, p = 0.375 by hand; forty times as many images with the same shares are no noise."""
+    few, many = (compared(TRUTH * times, CHAMPION * times, CHALLENGER * times) for times in (1, 40))
+    assert (few.within_noise, many.within_noise) == (True, False)
+    assert str(decide(Gate(), few)) == (
+        "better: accuracy 0.8500 instead of 0.7000 on 20 images, a difference within noise (p = 0.375)"
+    )
+    assert str(decide(Gate(), many)) == "better: accuracy 0.8500 instead of 0.7000 on 800 images"
+    same = compared(TRUTH, CHAMPION, CHAMPION)
+    assert str(decide(Gate(), same)) == "no better: accuracy 0.7000 instead of 0.7000 on 20 images"
+
+
+@pytest.mark.parametrize("metric", ["f1", "logLoss", "roc_auc"])
+def test_the_p_value_of_other_metrics_is_that_of_the_draws(metric: str):
+    """Small where the interval lies on one side of 0, and 1 between models that do not differ."""
+    better = compared(TRUTH * 40, CHAMPION * 40, CHALLENGER * 40, metric=metric)
+    assert better.interval[0] > 0
+    assert 0 < better.gain_p_value < 0.01
+    assert compared(TRUTH, CHAMPION, CHAMPION, metric=metric).gain_p_value == 1
+    back = compared(TRUTH, CHALLENGER, CHAMPION, metric=metric)
+    there = compared(TRUTH, CHAMPION, CHALLENGER, metric=metric)
+    assert back.gain_p_value == pytest.approx(there.gain_p_value)
+
+
+def test_one_image_has_no_interval():
+    found = compared([0], [1], [0])
+    assert (found.gain, found.interval, found.gain_p_value) == (1, (1, 1), 1)
 
 
 def test_as_good_or_worse_does_not_pass():
@@ -118,7 +161,7 @@ def test_lower_is_better_where_it_is():
     surer = compare(
         ["a", "b"], np.array([0, 1]), one_hot([0, 1], 0.6), one_hot([0, 1], 0.9), LABELS, metric="logLoss"
     )
-    assert decide(Gate(metric="logLoss", min_gain=0.3), surer).passed
+    assert decide(Gate(metric="logLoss", min_gain=0.3, min_images=2), surer).passed
     assert surer.gain == pytest.approx(np.log(0.9 / 0.6))
 
 

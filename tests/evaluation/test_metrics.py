@@ -11,6 +11,8 @@ from pyspark.ml.evaluation import BinaryClassificationEvaluator, MulticlassClass
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from scipy.stats import rankdata
+from sklearn.metrics import classification_report, roc_auc_score
 
 from tuner.base.choices import Metric
 from tuner.base.errors import TrialError
@@ -132,6 +134,61 @@ def test_the_report_names_every_class_and_is_plain_data():
     report = json.loads(json.dumps(evaluation.report))
     assert report["<b>"]["support"] == 0
     assert report["Löwe"]["support"] == (truth == 0).sum()
+    assert report["accuracy"]["support"] == (truth == 2).sum()
+
+
+def test_the_report_is_that_of_scikit_learn():
+    for rows, classes, absent in ((30, 2, None), (60, 5, 3), (40, 12, 0)):
+        truth, probability = random_scores(rows, classes, seed=rows, absent=absent)
+        report = classification_report(
+            truth,
+            probability.argmax(axis=1),
+            labels=range(classes),
+            target_names=names(classes),
+            output_dict=True,
+            zero_division=0,
+        )
+        found = evaluate(truth, probability, names(classes)).report
+        assert found.keys() == report.keys()
+        for name, row in report.items():
+            assert found[name] == pytest.approx(row)
+
+
+AVERAGES = ("accuracy", "macro avg", "weighted avg", "micro avg", "accuracy (all classes)")
+
+
+@pytest.mark.parametrize("classes", range(2, len(AVERAGES) + 1))
+def test_classes_that_are_called_like_an_average_keep_their_rows(classes: int):
+    truth, probability = random_scores(60, classes, seed=classes)
+    plain = evaluate(truth, probability, names(classes)).report
+    report = evaluate(truth, probability, AVERAGES[:classes]).report
+    assert len(report) == len(plain) == classes + 3
+    for index, label in enumerate(AVERAGES[:classes]):
+        assert report[label] == plain[f"class {index}"]
+    for average in ("accuracy", "macro avg", "weighted avg"):
+        (name,) = [name for name in report if name not in AVERAGES[:classes] and name.startswith(average)]
+        assert report[name] == plain[average]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_the_area_under_the_curve_is_that_of_ranks(classes: int, levels: int):
+    """Against scikit-learn's curve and SciPy's mid-ranks, with many equal scores."""
+    rng = np.random.default_rng(levels)
+    truth = rng.integers(0, classes, 80)
+    raw = rng.integers(1, levels + 1, (80, classes)).astype(float)
+    probability = raw / raw.sum(axis=1, keepdims=True)
+    curves, areas = [], []
+    ranks = rankdata(probability, axis=0)
+    for index in [1] if classes == 2 else range(classes):
+        own = truth == index
+        curves.append(roc_auc_score(own, probability[:, index]))
+        count = own.sum()
+        won = ranks[own, index].sum() - count * (count + 1) / 2
+        areas.append(won / (count * (80 - count)))
+    found = evaluate(truth, probability, names(classes)).metrics["roc_auc"]
+    assert found == pytest.approx(np.mean(curves), rel=1e-12)
+    assert found == pytest.approx(np.mean(areas), rel=1e-12)
 
 
 def test_nothing_to_evaluate_and_numbers_that_are_none_say_what_to_do():

@@ -12,7 +12,11 @@ from mlflow.entities.model_registry import ModelVersion
 from tests.conftest import FinishedSearch
 from tests.helpers.searches import tracking
 from tuner.base.errors import ImageSourceError, ModelError, TrackingError
+from tuner.experiment.schema import Experiment
+from tuner.extraction.cache import FeatureCache
+from tuner.registry import scores
 from tuner.registry.contest import _images_to_compare_on, compare_versions, read_split, search_experiment
+from tuner.registry.lookup import Sessions
 from tuner.spark.sessions import DriverSession
 from tuner.tracking.names import SEARCH_RUN
 from tuner.tracking.run_log import RunLog
@@ -38,10 +42,23 @@ def add_version(store: Tracking, source: str, run_id: str | None) -> ModelVersio
     return store.client().create_model_version("letters", source, tags=tags)
 
 
-def copied_search(store: Tracking, split: pd.DataFrame) -> str:
+def sessions(driver: DriverSession) -> Sessions:
+    return lambda: driver
+
+
+def no_session() -> DriverSession:
+    raise AssertionError("Spark is not needed")
+
+
+def copied_search(store: Tracking, split: pd.DataFrame, experiment: Experiment | None = None) -> str:
     """A run that holds another split, as another search would have logged it."""
-    run = RunLog(store.client(), store.client().create_run(store.experiment_id).info.run_id)
+    run = RunLog(
+        store.client(), store.client().create_run(store.experiment_id).info.run_id, store.experiment_id
+    )
     run.parquet(split, "split.parquet")
+    if experiment is None:
+        experiment = search_experiment(store, store.client().get_model_version("letters", "1"))
+    run.json(experiment.to_yaml_dict(), "experiment.yaml")
     run.finish()
     return run.run_id
 
@@ -80,7 +97,7 @@ def test_both_are_scored_on_the_champions_test_images(
     challenger: ModelVersion,
     finished_search: FinishedSearch,
 ):
-    contest = compare_versions(driver, store, champion, challenger, "accuracy")
+    contest = compare_versions(sessions(driver), store, champion, challenger, "accuracy")
     found, parent = contest.comparison, finished_search.parent()
     assert (contest.champion, contest.challenger) == ("1", str(challenger.version))
     assert contest.notes == ()
@@ -108,12 +125,12 @@ def test_images_that_are_gone_or_learnt_are_counted(
     split.loc[test[0], "part"] = "train"
     (folder / Path(split.loc[test[1], "path"]).relative_to(finished_search.images)).unlink()
     rival = add_version(store, champion.source, copied_search(store, split))
-    contest = compare_versions(driver, store, champion, rival, "f1", images=str(folder))
+    contest = compare_versions(sessions(driver), store, champion, rival, "f1", images=str(folder))
     assert contest.comparison.images == 13
     assert contest.comparison.gain == 0
     assert contest.notes == (
         "1 of its test images were left out because the challenger was trained on them.",
-        "1 of its test images are not there any more.",
+        "1 of its test images are not there any more, or cannot be used.",
     )
 
 
@@ -124,7 +141,7 @@ def test_images_that_are_all_gone_are_a_sentence(
     with pytest.raises(
         ImageSourceError, match="None of the 15 test images of version 1 is in builtin:digits"
     ):
-        compare_versions(driver, store, champion, challenger, "accuracy", images="builtin:digits")
+        compare_versions(sessions(driver), store, champion, challenger, "accuracy", images="builtin:digits")
 
 
 def test_other_classes_cannot_be_compared(driver: DriverSession, store: Tracking, champion: ModelVersion):
@@ -134,7 +151,7 @@ def test_other_classes_cannot_be_compared(driver: DriverSession, store: Tracking
     with pytest.raises(
         ModelError, match=r"other classes than the champion, version 1: it has no o and adds Z"
     ):
-        compare_versions(driver, store, champion, rival, "accuracy")
+        compare_versions(sessions(driver), store, champion, rival, "accuracy")
 
 
 def test_a_challenger_that_has_learnt_every_test_image_is_refused(
@@ -143,7 +160,7 @@ def test_a_challenger_that_has_learnt_every_test_image_is_refused(
     run_id = copied_search(store, read_split(store, champion).assign(part="train"))
     rival = add_version(store, champion.source, run_id)
     with pytest.raises(ModelError, match="was trained on every test image of version 1"):
-        compare_versions(driver, store, champion, rival, "accuracy")
+        compare_versions(sessions(driver), store, champion, rival, "accuracy")
 
 
 def test_versions_without_a_search_or_a_split_are_refused(
@@ -151,7 +168,170 @@ def test_versions_without_a_search_or_a_split_are_refused(
 ):
     stray = add_version(store, champion.source, None)
     with pytest.raises(ModelError, match="was not registered by a search of tuner"):
-        compare_versions(driver, store, champion, stray, "accuracy")
+        compare_versions(sessions(driver), store, champion, stray, "accuracy")
     old = add_version(store, champion.source, finished_search.trials()[0].info.run_id)
     with pytest.raises(TrackingError, match=r"has no split\.parquet that can be read"):
-        compare_versions(driver, store, champion, old, "accuracy")
+        compare_versions(sessions(driver), store, champion, old, "accuracy")
+
+
+@pytest.fixture
+def cache(finished_search: FinishedSearch) -> FeatureCache:
+    return FeatureCache(finished_search.folder / ".tuner")
+
+
+@pytest.fixture
+def moved(finished_search: FinishedSearch, tmp_path: Path) -> Path:
+    """The images in another folder, where they can be changed."""
+    return shutil.copytree(finished_search.images, tmp_path / "moved")
+
+
+def files_of_test(store: Tracking, champion: ModelVersion, folder: Path, images: Path) -> list[Path]:
+    """The champion's test images in a copy of the folder, by class."""
+    split = read_split(store, champion).query("part == 'test'").sort_values("path")
+    return [folder / Path(path).relative_to(images) for path in split["path"]]
+
+
+def test_features_of_the_cache_need_neither_spark_nor_networks(
+    store: Tracking,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    cache: FeatureCache,
+    finished_search: FinishedSearch,
+):
+    contest = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
+    logged = finished_search.parent().data.metrics
+    found = contest.comparison
+    assert (found.images, contest.computed, contest.notes) == (15, 0, ())
+    metrics = {name: logged[f"test_{name}"] for name in found.champion.metrics}
+    assert found.champion.metrics == pytest.approx(metrics, abs=1e-4)
+    assert found.challenger.metrics["logLoss"] != pytest.approx(metrics["logLoss"], abs=1e-4)
+
+
+def test_images_without_features_go_through_the_network_in_this_process(
+    store: Tracking, champion: ModelVersion, challenger: ModelVersion, cache: FeatureCache
+):
+    cached = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
+    computed = compare_versions(no_session, store, champion, challenger, "accuracy")
+    assert computed.computed == 15
+    for one, other in ((computed.comparison.champion, cached.comparison.champion),):
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-4)
+
+
+def test_images_without_features_that_are_many_or_elsewhere_are_left_to_spark(
+    driver: DriverSession,
+    store: Tracking,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    cache: FeatureCache,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    cached = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
+    monkeypatch.setattr(scores, "_FEW", 14)
+    contest = compare_versions(sessions(driver), store, champion, challenger, "accuracy")
+    assert contest.computed == 15
+    assert contest.comparison.champion.metrics == pytest.approx(
+        cached.comparison.champion.metrics, abs=1e-4
+    )
+
+
+def test_corrected_labels_count(
+    store: Tracking,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    cache: FeatureCache,
+    finished_search: FinishedSearch,
+    moved: Path,
+):
+    """Of 15 test images two were put into the class of another, and one into a class of its own."""
+    plain = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
+    files = files_of_test(store, champion, moved, finished_search.images)
+    for number, (file, label) in enumerate(zip(files[:3], ("o", "o", "new"), strict=True)):
+        (moved / label).mkdir(exist_ok=True)
+        file.rename(moved / label / f"moved-{number}.png")
+    contest = compare_versions(
+        no_session, store, champion, challenger, "accuracy", images=str(moved), caches=[cache]
+    )
+    assert contest.comparison.images == 14
+    assert contest.notes == (
+        "1 of its test images are in a class now that the models do not know.",
+        "2 of its test images have another class now than in the champion's search: the one that they have "
+        "now counts.",
+    )
+    support = contest.comparison.champion.confusion.sum(axis=1)
+    assert (support - plain.comparison.champion.confusion.sum(axis=1)).tolist() == [-3, 2, 0]
+
+
+def test_the_challengers_source_knows_the_classes_better(
+    store: Tracking,
+    champion: ModelVersion,
+    cache: FeatureCache,
+    finished_search: FinishedSearch,
+    moved: Path,
+):
+    """The champion's folder still holds the old labels; the challenger's search read corrected ones."""
+    (file, *_) = files_of_test(store, champion, moved, finished_search.images)
+    file.rename(moved / "o" / "corrected.png")
+    experiment = search_experiment(store, champion).model_copy(update={"images": str(moved)})
+    run_id = copied_search(store, read_split(store, champion), experiment)
+    rival = add_version(store, champion.source, run_id)
+    contest = compare_versions(no_session, store, champion, rival, "accuracy", caches=[cache])
+    assert contest.comparison.images == 15
+    (note,) = contest.notes
+    assert note.startswith("1 of its test images have another class now")
+
+
+def test_an_image_that_stands_in_several_classes_now_is_left_out(
+    store: Tracking,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    cache: FeatureCache,
+    finished_search: FinishedSearch,
+    moved: Path,
+):
+    (file, *_) = files_of_test(store, champion, moved, finished_search.images)
+    shutil.copy(file, moved / "o" / "copy.png")
+    contest = compare_versions(
+        no_session, store, champion, challenger, "accuracy", images=str(moved), caches=[cache]
+    )
+    assert contest.comparison.images == 14
+    assert contest.notes == ("1 of its test images stand in several classes now.",)
+
+
+def test_where_no_image_is_left_features_and_remembered_classes_remain(
+    store: Tracking, champion: ModelVersion, cache: FeatureCache, tmp_path: Path
+):
+    """The champion's folder is gone; the challenger's search had corrected one label before."""
+    split, gone = read_split(store, champion), tmp_path / "gone"
+    test = split[split["part"] == "test"].index
+    experiment = search_experiment(store, champion).model_copy(update={"images": str(gone)})
+    old = add_version(store, champion.source, copied_search(store, split, experiment))
+    split.loc[test[0], "label"] = "o"
+    new = add_version(store, champion.source, copied_search(store, split, experiment))
+    contest = compare_versions(no_session, store, old, new, "accuracy", caches=[cache])
+    assert contest.comparison.images == 15
+    assert contest.notes == (
+        "1 of its test images have another class now than in the champion's search: the one that they have "
+        "now counts.",
+        f"The images {gone} cannot be read now: There is no folder {gone}: check images, the folder of "
+        "class folders.",
+        "15 of its test images count with the class that they had in the searches.",
+    )
+    with pytest.raises(
+        ImageSourceError, match=r"None of the 15 test images of version \d+ can be compared on.*no folder"
+    ):
+        compare_versions(no_session, store, old, new, "accuracy")
+
+
+def test_images_that_were_given_and_are_not_there_are_a_sentence(
+    store: Tracking, champion: ModelVersion, challenger: ModelVersion, cache: FeatureCache, tmp_path: Path
+):
+    with pytest.raises(ImageSourceError, match=f"There is no folder {tmp_path / 'none'}"):
+        compare_versions(
+            no_session,
+            store,
+            champion,
+            challenger,
+            "accuracy",
+            images=str(tmp_path / "none"),
+            caches=[cache],
+        )

@@ -2,17 +2,25 @@
 
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
-from tests.conftest import FinishedSearch, tuner
+from tests.conftest import FinishedSearch, glyph, tuner
 from tests.helpers.searches import aliases_of, tracking
 from tuner.cli.main import main
+from tuner.registry import promotion
+from tuner.registry.contest import compare_versions, search_experiment
+from tuner.registry.promotion import place_version
+from tuner.registry.versions import RegisteredVersion, holder_of
 from tuner.tracking.names import SEARCH_RUN
+from tuner.tracking.run_log import RunLog
+from tuner.tracking.store import Tracking
 
 
 @pytest.fixture
@@ -40,6 +48,15 @@ def champion_of(folder: Path) -> str:
     return str(client_of(folder).get_model_version_by_alias("letters", "champion").version)
 
 
+def letter_pictures(folder: Path, first: int) -> Path:
+    """Pictures of the same letters as those of the finished search, and none of the same content."""
+    for label, letter in (("A", "A"), ("ñandú <b>", "X"), ("o", "o")):
+        (folder / label).mkdir(parents=True)
+        for number in range(first, first + 20):
+            glyph(letter, number).save(folder / label / f"{number:02d}.png")
+    return folder
+
+
 def make_gate(folder: Path, gate: str) -> None:
     with (folder / "letters.yaml").open("a", encoding="utf-8") as file:
         file.write(f"gate: {gate}\n")
@@ -60,7 +77,7 @@ def refused(folder: Path, *arguments: object) -> str:
 def test_the_gate_holds_the_override_moves_and_the_rollback_brings_back(folder: Path):
     make_gate(folder, "{min_gain: 1}")
     held = tuner(folder, "promote", "letters", "--experiment", "letters.yaml")
-    assert held.returncode == 1, held.stderr
+    assert held.returncode == 3, held.stderr
     assert "images     15 test images of version 1, the champion" in held.stdout
     assert "McNemar's exact test p = " in held.stdout
     assert "gate       not passed: " in held.stdout
@@ -102,6 +119,128 @@ def test_the_registry_is_listed_with_what_counts(folder: Path):
     shown = [tags[f"test_{metric}"] for metric in ("accuracy", "f1", "logLoss")]
     assert old[:4] == ["letters", "1", "Staging", "champion"]
     assert old[5:] == [*shown, tags["tuner.data_digest"]]
+    one = tuner(folder, "registry", "letters")
+    assert one.stdout.startswith(done.stdout)
+    (move,) = one.stdout.removeprefix(done.stdout).splitlines()
+    assert move.endswith("  champion: none to 1, promotion: no version held the alias champion")
+
+
+@pytest.mark.parametrize("name", ['it\'s "odd"', "ends in \\", "100% -- x", "[red]ñ"])
+def test_a_model_with_an_odd_name_is_listed_with_the_others(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    client = client_of(folder)
+    client.create_registered_model(name)
+    client.create_model_version(name, "somewhere")
+    for arguments, count in (((), 4), ((name,), 2)):
+        assert run(folder, monkeypatch, "registry", *arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == count
+        assert any(line.startswith(name) for line in lines)
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; gives its exit code."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    monkeypatch.setattr(sys, "argv", ["tuner", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+@pytest.fixture
+def cached(folder: Path, finished_search: FinishedSearch) -> Path:
+    """With the features of the search: nothing needs Spark."""
+    (folder / ".tuner").symlink_to(finished_search.folder / ".tuner")
+    return folder
+
+
+def test_the_exit_code_says_whether_it_moved(
+    cached: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """3: the gate said no. 2: the input is bad. 0: it moved."""
+    monkeypatch.setattr(promotion, "driver_session", None)  # it cannot be started
+    assert run(cached, monkeypatch, "promote", "letters") == 3
+    told = capsys.readouterr().out
+    assert "gate       not passed: only 15 images to compare on, fewer than min_images 20" in told
+    assert "letters version 2 was not promoted (--force overrides the gate)" in told
+    assert champion_of(cached) == "1"
+    assert run(cached, monkeypatch, "promote", "letters", "--version", "7") == 2
+    assert run(cached, monkeypatch, "promote", "letters", "--nonsense") == 2
+    assert run(cached, monkeypatch, "promote", "letters", "--force") == 0
+    assert champion_of(cached) == "2"
+    moved = client_of(cached).get_model_version("letters", "2")
+    assert moved.tags["tuner.promotion.why"].startswith("forced, against: only 15 images")
+
+
+def test_a_champion_that_came_meanwhile_is_compared_with(
+    cached: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """While 2 is compared with 1, version 3, the same model as 1, becomes champion by another's hand."""
+    client = client_of(cached)
+    first = client.get_model_version("letters", "1")
+    client.create_model_version("letters", first.source, tags=first.tags)
+    compared: list[tuple[str, str]] = []
+
+    def compare(session, store, champion, challenger, *arguments, **options):
+        contest = compare_versions(session, store, champion, challenger, *arguments, **options)
+        compared.append((contest.champion, contest.challenger))
+        if len(compared) == 1:
+            client.set_registered_model_alias("letters", "champion", "3")
+        return contest
+
+    monkeypatch.setattr(promotion, "compare_versions", compare)
+    assert run(cached, monkeypatch, "promote", "letters", "--force") == 0
+    assert compared == [("1", "2"), ("3", "2")]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "The alias champion of letters was held by version 1 and is held by version 3 now" in told
+    assert client.get_model_version("letters", "2").tags["tuner.promotion.from"] == "3"
+
+
+@pytest.mark.timeout(900)
+def test_two_first_searches_that_end_together_leave_one_champion_and_a_challenger(
+    cached: Path, finished_search: FinishedSearch, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither finds a champion; who comes second is compared with the first."""
+    monkeypatch.chdir(cached)
+    store = Tracking(f"sqlite:///{cached / 'mlflow.db'}", finished_search.parent().info.experiment_id)
+    client = store.client()
+    made = client.get_model_version("letters", "1")
+    client.create_registered_model("pair")
+    with tracking(store.uri):
+        pair = [client.create_model_version("pair", made.source, tags=made.tags) for _ in range(2)]
+        experiment = search_experiment(store, made)
+        start, found = threading.Barrier(2), threading.Barrier(2)
+        placed: dict[str, RegisteredVersion] = {}
+
+        def first_look(store, name, alias):
+            holder = holder_of(store, name, alias)
+            if holder is None:
+                found.wait()  # both have looked before one of them moves
+            return holder
+
+        def place(version: ModelVersion) -> None:
+            run = RunLog(client, client.create_run(store.experiment_id).info.run_id)
+            start.wait()
+            placed[version.version] = place_version(None, store, run, version, experiment, {})
+
+        monkeypatch.setattr(promotion, "holder_of", first_look)
+        threads = [threading.Thread(target=place, args=(version,)) for version in pair]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    by_alias = {version.alias: version for version in placed.values()}
+    assert set(by_alias) == {"champion", "challenger"}
+    challenger, champion = by_alias["challenger"], by_alias["champion"]
+    assert challenger.notes[0].startswith(
+        "The alias champion of pair was held by no version and is held by"
+    )
+    assert challenger.notes[-1].startswith(f"Version {challenger.version} stays challenger: only 15 images")
+    assert champion.notes == ()
+    numbers = {"champion": int(champion.version), "challenger": int(challenger.version)}
+    assert aliases_of(client, "pair") == numbers
 
 
 @pytest.mark.parametrize(
@@ -165,7 +304,9 @@ def test_a_registry_that_is_away_is_said_before_anything_starts(
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_better_search_takes_the_place_and_without_images_it_challenges(letters: Path, tmp_path: Path):
+def test_a_better_search_takes_the_place_and_without_common_images_it_challenges(
+    letters: Path, tmp_path: Path
+):
     images = tmp_path / "images"
     shutil.copytree(letters, images)
     for name, source, settings in (
@@ -175,7 +316,7 @@ def test_a_better_search_takes_the_place_and_without_images_it_challenges(letter
         (tmp_path / f"{name}.yaml").write_text(
             f"name: letters\nimages: {source}\n"
             f"search: {{{settings}, max_evals: 1, parallelism: 1}}\n"
-            "gate: {min_gain: 0.1, max_regression_per_class: 0.5}\n",
+            "gate: {min_gain: 0.1, min_images: 10, max_regression_per_class: 0.5}\n",
             encoding="utf-8",
         )
     first = tuner(tmp_path, "search", "--experiment", "weak.yaml")
@@ -186,9 +327,14 @@ def test_a_better_search_takes_the_place_and_without_images_it_challenges(letter
     assert client_of(tmp_path).get_model_version("letters", "2").tags["tuner.promotion.from"] == "1"
     back = tuner(tmp_path, "rollback", "letters")
     assert "letters version 1 is champion again" in back.stdout, back.stderr
-    shutil.rmtree(images)
+    shutil.rmtree(images)  # its pictures are still in the other folder, and their features in the cache
     third = tuner(tmp_path, "search", "--experiment", "good.yaml")
-    assert third.returncode == 0, third.stderr
-    assert "Version 3 stays challenger, for it could not be compared" in third.stdout
-    assert f"There is no folder {images}" in third.stdout
-    assert aliases_of(client_of(tmp_path), "letters") == {"champion": 1, "challenger": 3}
+    assert "Version 3 takes the place of version 1: better: accuracy" in third.stdout, third.stderr
+    back = tuner(tmp_path, "rollback", "letters")
+    assert "letters version 1 is champion again" in back.stdout, back.stderr
+    others = letter_pictures(tmp_path / "others", first=100)
+    fourth = tuner(tmp_path, "search", "--experiment", "good.yaml", "--images", others, "--cache", "new")
+    assert fourth.returncode == 0, fourth.stderr
+    assert "Version 4 stays challenger, for it could not be compared" in fourth.stdout
+    assert f"There is no folder {images}" in fourth.stdout
+    assert aliases_of(client_of(tmp_path), "letters") == {"champion": 1, "challenger": 4}

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tuner.evaluation.metrics import Evaluation, evaluate
@@ -93,6 +93,33 @@ def test_names_in_the_image_are_told_apart_whatever_their_script():
     assert not np.array_equal(image("Лев", "cat"), image("Кот", "cat"))
     assert np.array_equal(image("日本", "cat"), image("#0", "cat"))
     assert max(image("x" * 200, "y").shape) < 700
+
+
+ODD_NAMES = [
+    *("a\r", "a\nb", "a\x85b", "a\u2029", "\x00", "\x1b[31m", "\t", " ", "", "\u200b", "\u202eabc"),
+    *("😀", "👨\u200d👩\u200d👧", "é" * 40, "e\u0301" * 30, "مرحبا", "\ud800", "\uffff", "a\xa0b"),
+    *("%s", "{}", "x" * 500, "\u2066", "\ufeff"),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(ODD_NAMES) | st.text(max_size=30), min_size=2, max_size=6, unique=True))
+@example(ODD_NAMES)
+def test_no_name_keeps_a_chart_from_being_drawn(names: list[str]):
+    evaluation = evaluation_of(names, rows=20)
+    assert max(charts.confusion_image(evaluation).size) < 1000
+    assert len(charts.confusion_figure(evaluation).data[0].x) == len(names)
+    truth = np.arange(len(names))
+    assert charts.roc_figure(truth, np.eye(len(names)), names).data
+
+
+def test_names_that_look_alike_in_the_image_are_told_apart():
+    def image(*names):
+        return np.asarray(charts.confusion_image(evaluate(np.array([0, 1]), np.eye(2), names)))
+
+    assert np.array_equal(image("a\n b", "c"), image("a b", "c"))
+    assert np.array_equal(image("a\r", "a"), image("#0", "#1"))
+    assert np.array_equal(image("x" * 50 + "1", "x" * 50 + "2"), image("#0", "#1"))
 
 
 def test_roc_curves_bear_their_areas():

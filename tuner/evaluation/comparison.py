@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,12 @@ from scipy.stats import binomtest
 
 from tuner.base.choices import Metric, gain_of
 from tuner.base.errors import ModelError, TrialError
-from tuner.evaluation.metrics import EPSILON, Evaluation, evaluate
+from tuner.evaluation.metrics import Evaluation, evaluate
+from tuner.evaluation.resampling import gains_on_draws
 from tuner.experiment.schema import Gate
 
-_RESAMPLES = 10_000
-_SLOW_RESAMPLES = 300  # of a metric that is not a mean over images
+NOISE = 0.05  # a difference that chance makes more often than this is said to be within noise
+_RIGHT_OR_WRONG = ("accuracy", "weightedRecall")  # metrics that only ask whether an image is right
 _ROUNDING = 1e-12
 
 
@@ -40,6 +40,9 @@ class Comparison:
     p_value
         McNemar's exact test, two-sided: how likely such counts, or less even ones, are between models
         that are right equally often.
+    gain_p_value
+        How likely a gain or loss of this size is by chance: of accuracy and weightedRecall `p_value`, of
+        other metrics twice the share of the bootstrap's draws that lie on the other side of 0.
     recall_change
         By class, the challenger's recall less the champion's; classes without images are left out.
     disagreements
@@ -54,6 +57,7 @@ class Comparison:
     champion_only: int
     challenger_only: int
     p_value: float
+    gain_p_value: float
     recall_change: dict[str, float]
     disagreements: pd.DataFrame
 
@@ -61,6 +65,11 @@ class Comparison:
     def images(self) -> int:
         """How many images were compared."""
         return int(self.champion.confusion.sum())
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether chance alone may well make such a difference."""
+        return self.gain_p_value > NOISE
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain data."""
@@ -75,6 +84,8 @@ class Comparison:
             "champion_only_correct": self.champion_only,
             "challenger_only_correct": self.challenger_only,
             "mcnemar_p": self.p_value,
+            "gain_p": self.gain_p_value,
+            "within_noise": self.within_noise,
             "recall_change": self.recall_change,
         }
 
@@ -140,16 +151,22 @@ def compare(
     said = champion.argmax(axis=1), challenger.argmax(axis=1)
     right = said[0] == truth, said[1] == truth
     champion_only, challenger_only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    gain = _gain_function(truth, champion, challenger, labels, metric)
+    gain = gain_of(metric, before.metrics[metric], after.metrics[metric])
+    draws = np.full(1, gain)  # one image drawn again is the same image
+    if len(truth) > 1:
+        draws = gains_on_draws(metric, truth, champion, challenger, seed)
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    p_value = mcnemar(champion_only, challenger_only)
     return Comparison(
         champion=before,
         challenger=after,
         metric=metric,
-        gain=gain_of(metric, before.metrics[metric], after.metrics[metric]),
-        interval=_bootstrap(gain[0], len(truth), gain[1], seed),
+        gain=gain,
+        interval=(float(low), float(high)),
         champion_only=champion_only,
         challenger_only=challenger_only,
-        p_value=mcnemar(champion_only, challenger_only),
+        p_value=p_value,
+        gain_p_value=p_value if metric in _RIGHT_OR_WRONG else _by_chance(draws),
         recall_change=_recall_change(before, after),
         disagreements=_disagreements(path, truth, *said, labels),
     )
@@ -161,40 +178,11 @@ def mcnemar(champion_only: int, challenger_only: int) -> float:
     return float(binomtest(challenger_only, total, 0.5).pvalue) if total else 1.0
 
 
-def _gain_function(
-    truth: np.ndarray,
-    champion: np.ndarray,
-    challenger: np.ndarray,
-    labels: Sequence[str],
-    metric: Metric,
-) -> tuple[Callable[[np.ndarray], float], int]:
-    """The gain on drawn images, by their numbers, and how often it may be asked for."""
-    rows = np.arange(len(truth))
-    if metric in ("accuracy", "weightedRecall", "logLoss"):  # means over images
-        if metric == "logLoss":
-            scores = [np.log(np.clip(p[rows, truth], EPSILON, 1 - EPSILON)) for p in (champion, challenger)]
-        else:
-            scores = [(p.argmax(axis=1) == truth).astype(float) for p in (champion, challenger)]
-        difference = scores[1] - scores[0]
-        return lambda drawn: float(difference[drawn].mean()), _RESAMPLES
-
-    def gain(drawn: np.ndarray) -> float:
-        values = [
-            evaluate(truth[drawn], p[drawn], labels).metrics.get(metric, math.nan)
-            for p in (champion, challenger)
-        ]
-        return gain_of(metric, *values)
-
-    return gain, _SLOW_RESAMPLES
-
-
-def _bootstrap(
-    statistic: Callable[[np.ndarray], float], images: int, resamples: int, seed: int
-) -> tuple[float, float]:
-    generator = np.random.default_rng(seed)
-    values = [statistic(generator.integers(0, images, images)) for _ in range(resamples)]
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+def _by_chance(draws: np.ndarray) -> float:
+    """Twice the share of draws on the other side of 0; the difference itself counts as one of them."""
+    known = draws[~np.isnan(draws)]
+    share = min((known <= _ROUNDING).sum(), (known >= -_ROUNDING).sum()) + 1
+    return float(min(1, 2 * share / (len(known) + 1)))
 
 
 def _recall_change(before: Evaluation, after: Evaluation) -> dict[str, float]:
@@ -222,19 +210,14 @@ def _disagreements(
 def decide(gate: Gate, comparison: Comparison) -> Decision:
     """Say whether the challenger takes the champion's place.
 
-    It does if it is better in the metric, by `min_gain` at least, and no class's recall falls by more
-    than `max_regression_per_class`. A model that is only as good is not worth a move.
+    It does if it is better in the metric, by `min_gain` at least, on `min_images` at least and with a
+    p-value of at most `max_p_value`, and no class's recall falls by more than `max_regression_per_class`.
+    A model that is only as good is not worth a move. A difference within noise is called so.
     """
-    metric, gain = comparison.metric, comparison.gain
-    values = " instead of ".join(
-        f"{evaluation.metrics[metric]:.4f}" for evaluation in (comparison.challenger, comparison.champion)
-    )
-    found = f"{metric} {values} on {comparison.images} images"
-    failures = []
-    if gain <= _ROUNDING:
-        failures.append(f"no better: {found}")
-    elif gain < gate.min_gain - _ROUNDING:
-        failures.append(f"the gain of {gain:.4f} is below min_gain {gate.min_gain:g}: {found}")
+    found = _found(comparison)
+    failures = _too_little(gate, comparison)
+    if failures:
+        failures[-1] += f": {found}"
     limit = gate.max_regression_per_class
     if limit is not None:
         failures += [
@@ -243,3 +226,30 @@ def decide(gate: Gate, comparison: Comparison) -> Decision:
             if -change > limit + _ROUNDING
         ]
     return Decision(not failures, tuple(failures) or (f"better: {found}",))
+
+
+def _found(comparison: Comparison) -> str:
+    """The metric of both, and whether they differ by more than chance makes them differ."""
+    models, metric = (comparison.challenger, comparison.champion), comparison.metric
+    values = " instead of ".join(f"{evaluation.metrics[metric]:.4f}" for evaluation in models)
+    found = f"{metric} {values} on {comparison.images} images"
+    if comparison.within_noise and abs(comparison.gain) > _ROUNDING:
+        found += f", a difference within noise (p = {comparison.gain_p_value:.3g})"
+    return found
+
+
+def _too_little(gate: Gate, comparison: Comparison) -> list[str]:
+    """What is wanting of the gain, the images that show it, and their number."""
+    gain, p_value = comparison.gain, comparison.gain_p_value
+    wanting = []
+    if comparison.images < gate.min_images:
+        wanting.append(
+            f"only {comparison.images} images to compare on, fewer than min_images {gate.min_images}"
+        )
+    if gain <= _ROUNDING:
+        return [*wanting, "no better"]
+    if gain < gate.min_gain - _ROUNDING:
+        wanting.append(f"the gain of {gain:.4f} is below min_gain {gate.min_gain:g}")
+    if gate.max_p_value is not None and p_value > gate.max_p_value:
+        wanting.append(f"chance may have made it (p = {p_value:.3g}, max_p_value {gate.max_p_value:g})")
+    return wanting

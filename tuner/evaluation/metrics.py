@@ -8,13 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    classification_report,
-    confusion_matrix,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
 
 from tuner.base.errors import TrialError
 
@@ -36,8 +29,9 @@ class Evaluation:
     confusion
         int64 of shape (k, k): rows are true classes, columns predicted ones.
     report
-        scikit-learn's classification report as plain data: per class `precision`, `recall`, `f1-score`,
-        `support`.
+        Plain data: by class name `precision`, `recall`, `f1-score` and `support`. Beside the classes,
+        as in scikit-learn's report, `accuracy`, `macro avg` and `weighted avg`; where a class has such a
+        name it keeps it, and the average is called `accuracy (all classes)` and so on.
     """
 
     labels: tuple[str, ...]
@@ -72,16 +66,14 @@ def evaluate(label_index: np.ndarray, probability: np.ndarray, labels: Sequence[
     probability = np.asarray(probability, dtype=np.float64)
     if not np.isfinite(probability).all():
         raise TrialError("The model gives probabilities that are not numbers: raise regParam.")
-    truth = np.asarray(label_index).astype(np.int64)
-    prediction = probability.argmax(axis=1)
-    classes = np.arange(len(labels))
+    truth, classes = np.asarray(label_index).astype(np.int64), len(labels)
+    pairs = truth * classes + probability.argmax(axis=1)
+    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return Evaluation(
         labels=tuple(labels),
-        metrics=_metrics(truth, prediction, probability),
-        confusion=confusion_matrix(truth, prediction, labels=classes),
-        report=classification_report(
-            truth, prediction, labels=classes, target_names=list(labels), output_dict=True, zero_division=0
-        ),
+        metrics=_metrics(truth, probability, confusion),
+        confusion=confusion,
+        report=_report(confusion, labels),
     )
 
 
@@ -110,29 +102,91 @@ def summarize_folds(
     return replace(evaluate(label_index, probability, folds[0].labels), metrics=metrics)
 
 
-def _metrics(truth: np.ndarray, prediction: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, prediction, average="weighted", zero_division=0
-    )
+@dataclass(frozen=True, eq=False)
+class _ByClass:
+    """What a confusion matrix says of each of k classes; 0 where nothing is divided by nothing."""
+
+    support: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    @classmethod
+    def of(cls, confusion: np.ndarray) -> _ByClass:
+        support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+        right = confusion.diagonal()
+        return cls(
+            support,
+            quotient(right, predicted),
+            quotient(right, support),
+            quotient(2 * right, support + predicted),
+        )
+
+    def weighted(self, values: np.ndarray) -> float:
+        """The mean over the classes, weighted by their images."""
+        return float((self.support * values).sum() / self.support.sum())
+
+
+def quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Divide, and give 0 where nothing is divided by nothing: float64."""
+    return np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
+
+
+def _metrics(truth: np.ndarray, probability: np.ndarray, confusion: np.ndarray) -> dict[str, float]:
+    found = _ByClass.of(confusion)
     of_truth = np.clip(probability[np.arange(len(truth)), truth], EPSILON, 1 - EPSILON)
     metrics = {
-        "accuracy": float(accuracy_score(truth, prediction)),
-        "f1": float(f1),
-        "weightedPrecision": float(precision),
-        "weightedRecall": float(recall),
+        "accuracy": float(confusion.trace() / len(truth)),
+        "f1": found.weighted(found.f1),
+        "weightedPrecision": found.weighted(found.precision),
+        "weightedRecall": found.weighted(found.recall),
         "logLoss": float(-np.log(of_truth).mean()),
     }
     auc = _roc_auc(truth, probability)
     return metrics if auc is None else metrics | {"roc_auc": auc}
 
 
-def _roc_auc(truth: np.ndarray, probability: np.ndarray) -> float | None:
-    """One-vs-rest areas, averaged over the classes that are present; None if no class has a rest.
+def _report(confusion: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    found, total = _ByClass.of(confusion), int(confusion.sum())
+    values = {"precision": found.precision, "recall": found.recall, "f1-score": found.f1}
+    report: dict[str, Any] = {
+        label: {name: float(column[i]) for name, column in values.items()}
+        | {"support": int(found.support[i])}
+        for i, label in enumerate(labels)
+    }
+    averages: dict[str, Any] = {
+        "accuracy": float(confusion.trace() / total),
+        "macro avg": {name: float(column.mean()) for name, column in values.items()} | {"support": total},
+        "weighted avg": {name: found.weighted(column) for name, column in values.items()}
+        | {"support": total},
+    }
+    for name, value in averages.items():
+        while name in report:  # a class is called so
+            name += " (all classes)"
+        report[name] = value
+    return report
+
+
+def positive_classes(truth: np.ndarray, classes: int) -> np.ndarray:
+    """The classes whose one-vs-rest areas `roc_auc` averages: those that are present.
 
     Of two classes the second is the positive one, as for MLlib's `BinaryClassificationEvaluator`.
     """
-    present = np.unique(truth)
-    if len(present) < 2:
+    return np.array([1]) if classes == 2 else np.unique(truth)
+
+
+def _roc_auc(truth: np.ndarray, probability: np.ndarray) -> float | None:
+    """One-vs-rest areas, averaged; None if no class has a rest.
+
+    An area is the share of pairs, one image of the class and one of another, that the score puts in the
+    right order (Mann and Whitney, Annals of Mathematical Statistics 18, 1947); ties count half.
+    """
+    if len(np.unique(truth)) < 2:
         return None
-    positives = [1] if probability.shape[1] == 2 else present
-    return float(np.mean([roc_auc_score(truth == index, probability[:, index]) for index in positives]))
+    areas = []
+    for index in positive_classes(truth, probability.shape[1]):
+        scores, own = probability[:, index], truth == index
+        rest = np.sort(scores[~own])
+        lower = [np.searchsorted(rest, scores[own], side).mean() for side in ("left", "right")]
+        areas.append(sum(lower) / 2 / len(rest))
+    return float(np.mean(areas))

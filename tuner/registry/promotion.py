@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
@@ -13,23 +15,14 @@ from tuner.base.errors import InvalidInput, ModelError
 from tuner.checks.cluster import check_workers
 from tuner.evaluation.comparison import Decision, decide
 from tuner.experiment.file import read_experiment
-from tuner.experiment.schema import CHALLENGER, Experiment
+from tuner.experiment.schema import CHALLENGER, Experiment, Registry
+from tuner.extraction.cache import FeatureCache
 from tuner.models.loading import check_model
-from tuner.registry.contest import (
-    Contest,
-    Source,
-    compare_versions,
-    search_experiment,
-    version_uri,
-)
-from tuner.registry.versions import (
-    Move,
-    RegisteredVersion,
-    find_version,
-    holder_of,
-    make_challenger,
-    make_champion,
-)
+from tuner.registry.contest import Contest, compare_versions, search_experiment, version_uri
+from tuner.registry.history import Move
+from tuner.registry.lookup import Sessions, Source
+from tuner.registry.moves import AliasMovedError, make_challenger, make_champion
+from tuner.registry.versions import RegisteredVersion, find_version, holder_of
 from tuner.reports.contest import log_contest
 from tuner.spark.sessions import DriverSession, driver_session
 from tuner.tracking.run_log import RunLog
@@ -52,6 +45,49 @@ class Promotion:
     decision: Decision | None = None
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What is made of a champion and a version that may take its place.
+
+    `error` is why they could not be compared; there is no contest and no decision then.
+    """
+
+    takes_place: bool
+    move: Move
+    contest: Contest | None = None
+    decision: Decision | None = None
+    error: str | None = None
+
+
+def _contend(
+    store: Tracking,
+    version: ModelVersion,
+    place: Registry,
+    why: str | None,
+    judge: Callable[[ModelVersion], _Verdict],
+) -> tuple[RegisteredVersion | None, _Verdict | None, list[str]]:
+    """Let a version take its place, if there is no champion or it is judged so; and say what happened.
+
+    Where another version became champion while it was judged, it is judged against that one.
+    """
+    notes = list[str]()
+    while True:
+        champion = holder_of(store, version.name, place.alias)
+        verdict = judge(champion) if champion is not None else None
+        if verdict is not None and not verdict.takes_place:
+            return None, verdict, notes
+        move = verdict.move if verdict else Move(why or f"no version held the alias {place.alias}")
+        replacing = str(champion.version) if champion is not None else None
+        try:
+            placed = make_champion(
+                store, version, alias=place.alias, stage=place.stage, move=move, replacing=replacing
+            )
+        except AliasMovedError as moved:
+            notes.append(str(moved))
+            continue
+        return placed, verdict, notes
+
+
 def place_version(
     session: DriverSession,
     store: Tracking,
@@ -69,28 +105,37 @@ def place_version(
     TrackingError
         The registry refuses the version's alias, or does not answer.
     """
-    alias, stage = experiment.registry.alias, experiment.registry.stage
-    champion = holder_of(store, version.name, alias)
-    if champion is None:
-        move = Move(f"no version held the alias {alias}")
-        return make_champion(store, version, alias=alias, stage=stage, move=move)
-    standing = make_challenger(store, version)
-    number = f"Version {version.version}"
-    try:
-        contest = compare_versions(
-            session, store, champion, version, experiment.gate_metric, sources=sources
-        )
-    except InvalidInput as error:
-        note = f"{number} stays challenger, for it could not be compared with the champion: {error}"
-        return replace(standing, notes=(note,))
-    decision = decide(experiment.gate, contest.comparison)
-    _log(run, contest, decision)
-    if not decision.passed:
-        return replace(standing, notes=(*contest.notes, f"{number} stays challenger: {decision}."))
-    move = Move(str(decision), run_id=run.run_id)
-    placed = make_champion(store, version, alias=alias, stage=stage, move=move)
-    note = f"{number} takes the place of version {champion.version}: {decision}."
-    return replace(placed, notes=(*contest.notes, note, *placed.notes))
+    number, standing = f"Version {version.version}", list[RegisteredVersion]()
+
+    def judge(champion: ModelVersion) -> _Verdict:
+        if not standing:
+            standing.append(make_challenger(store, version))
+        try:
+            contest = compare_versions(
+                lambda: session,
+                store,
+                champion,
+                version,
+                experiment.gate_metric,
+                sources=sources,
+                caches=[FeatureCache(experiment.cache)],
+            )
+        except InvalidInput as error:
+            return _Verdict(False, Move(""), error=str(error))
+        decision = decide(experiment.gate, contest.comparison)
+        _log(run, contest, decision)
+        return _Verdict(decision.passed, Move(str(decision), run_id=run.run_id), contest, decision)
+
+    placed, verdict, notes = _contend(store, version, experiment.registry, None, judge)
+    if verdict is not None and verdict.error is not None:
+        why = f"for it could not be compared with the champion: {verdict.error}"
+        notes.append(f"{number} stays challenger, {why}")
+    elif verdict is not None and verdict.contest is not None:
+        notes += verdict.contest.notes
+        place = f"takes the place of version {verdict.contest.champion}" if placed else "stays challenger"
+        notes.append(f"{number} {place}: {verdict.decision}.")
+    reached = placed or standing[0]
+    return replace(reached, notes=(*notes, *reached.notes))
 
 
 def promote(
@@ -138,42 +183,66 @@ def promote(
     challenger = find_version(store, name, version)
     check_model(version_uri(challenger))
     settings = settings or search_experiment(store, challenger)
-    alias, stage = settings.registry.alias, settings.registry.stage
-    champion = holder_of(store, name, alias)
-    if champion is None:
-        move = Move(why or f"no version held the alias {alias}")
-        placed = make_champion(store, challenger, alias=alias, stage=stage, move=move)
-        return Promotion(True, placed)
-    if str(champion.version) == str(challenger.version):
-        raise ModelError(
-            f"Version {challenger.version} of {name} is the {alias} already: give another with --version."
-        )
-    title = f"promote {name} version {challenger.version}"
-    with (
-        parent_run(open_tracking("promote"), title, "promote") as run,
-        driver_session("tuner promote", 1, master=master) as session,
-    ):
-        check_workers(session, images=images)
-        contest, decision = None, None
-        try:
-            contest = compare_versions(
-                session, store, champion, challenger, settings.gate_metric, images=images
-            )
-            decision = decide(settings.gate, contest.comparison)
-            said = str(decision)
-        except InvalidInput as error:
-            if not force:
-                raise
-            said = f"not compared: {error}"
-        if contest and decision:
-            _log(run, contest, decision)
-        passed = decision is not None and decision.passed
-        if not passed and not force:
-            return Promotion(False, _as_it_stands(challenger), run.run_id, contest, decision)
-        said = said if passed else f"forced, against: {said}"
-        move = Move(why or said, by=None if passed else _user(), run_id=run.run_id)
-        placed = make_champion(store, challenger, alias=alias, stage=stage, move=move)
-        return Promotion(True, placed, run.run_id, contest, decision)
+    alias = settings.registry.alias
+    with ExitStack() as stack:
+        session, runs = _when_needed(stack, images, master), list[RunLog]()
+
+        def judge(champion: ModelVersion) -> _Verdict:
+            if str(champion.version) == str(challenger.version):
+                raise ModelError(
+                    f"Version {challenger.version} of {name} is the {alias} already: give another with "
+                    "--version."
+                )
+            if not runs:
+                title = f"promote {name} version {challenger.version}"
+                runs.append(stack.enter_context(parent_run(open_tracking("promote"), title, "promote")))
+            contest, decision = None, None
+            try:
+                contest = compare_versions(
+                    session,
+                    store,
+                    champion,
+                    challenger,
+                    settings.gate_metric,
+                    images=images,
+                    caches=_caches(store, champion, challenger),
+                )
+                decision = decide(settings.gate, contest.comparison)
+                _log(runs[0], contest, decision)
+                said = str(decision)
+            except InvalidInput as error:
+                if not force:
+                    raise
+                said = f"not compared: {error}"
+            passed = decision is not None and decision.passed
+            why_moved = why or (said if passed else f"forced, against: {said}")
+            move = Move(why_moved, by=None if passed else _user(), run_id=runs[0].run_id)
+            return _Verdict(passed or force, move, contest, decision)
+
+        placed, verdict, notes = _contend(store, challenger, settings.registry, why, judge)
+        reached = placed or _as_it_stands(challenger)
+        reached = replace(reached, notes=(*notes, *reached.notes))
+        run_id = runs[0].run_id if runs else None
+        contest, decision = (verdict.contest, verdict.decision) if verdict else (None, None)
+        return Promotion(placed is not None, reached, run_id, contest, decision)
+
+
+def _when_needed(stack: ExitStack, images: str | None, master: str | None) -> Sessions:
+    """Start Spark when it is first asked for, and stop it with the stack."""
+
+    @cache
+    def session() -> DriverSession:
+        started = stack.enter_context(driver_session("tuner promote", 1, master=master))
+        check_workers(started, images=images)
+        return started
+
+    return session
+
+
+def _caches(store: Tracking, *versions: ModelVersion) -> list[FeatureCache]:
+    """The feature caches of the searches that made versions, as far as they are here."""
+    roots = {search_experiment(store, version).cache.absolute() for version in versions}
+    return [FeatureCache(root) for root in sorted(roots) if root.is_dir()]
 
 
 def _log(run: RunLog, contest: Contest, decision: Decision) -> None:

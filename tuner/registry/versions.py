@@ -1,13 +1,13 @@
-"""The model registry: versions with their stages and aliases, and every move from one to another."""
+"""The model registry: versions with their stages and aliases, listed, found and registered."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import NoReturn
+from functools import partial
+from typing import NoReturn, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -15,15 +15,17 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.store.entities import PagedList
 
 from tuner.base.errors import ModelError, TrackingError
-from tuner.experiment.schema import CHALLENGER
-from tuner.tracking.names import PROMOTION, ROLLBACK
-from tuner.tracking.store import Tracking, bounded_requests, reason
+from tuner.registry.history import MoveLog
+from tuner.tracking.answering import REFUSALS, check_answers, reason
+from tuner.tracking.store import Tracking
 
+_T = TypeVar("_T")
 _SHOWN = 10  # names in a sentence
-_ARCHIVING = ("Staging", "Production")  # stages that one version has at a time
+_PAGE = 10_000
+_PLAIN = re.compile(r"[\w .-]+")  # what stands in a filter as it is
 _NO_SUCH_THING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 
@@ -43,34 +45,14 @@ class RegisteredVersion:
         return f"models:/{self.name}@{self.alias}" if self.alias else f"models:/{self.name}/{self.version}"
 
 
-@dataclass(frozen=True)
-class Move:
-    """Why an alias goes from one version to another; `by` is who overrode the gate."""
-
-    why: str
-    by: str | None = None
-    run_id: str | None = None  # of the comparison
-
-    def tags(self, kind: str, source: str | None, target: str) -> dict[str, str]:
-        """Give the tags of a move of one kind, `tuner.promotion` or `tuner.rollback`."""
-        values = {
-            "from": source,
-            "to": target,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "why": self.why,
-            "by": self.by,
-            "run": self.run_id,
-        }
-        return {f"{kind}.{key}": value for key, value in values.items() if value is not None}
-
-
 @contextmanager
-def _registry(action: str) -> Iterator[None]:
-    """Let a registry that refuses or does not answer be one sentence, within seconds."""
+def asking(action: str, *, at_once: bool = False) -> Iterator[None]:
+    """Let a registry that refuses or does not answer be one sentence; `at_once`: it is not waited for."""
     try:
-        with bounded_requests():
-            yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if at_once:
+            check_answers(mlflow.get_registry_uri())
+        yield
+    except REFUSALS as error:
         raise TrackingError(
             f"The model registry {action}: {reason(error)} (check MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI "
             "and that the server runs)."
@@ -91,34 +73,40 @@ def list_versions(tracking: Tracking, name: str | None = None) -> list[ModelVers
         The registry does not answer.
     """
     client = tracking.client()
-    with _registry("cannot be read"):
-        models = _registered_models(client)
+    with asking("cannot be read", at_once=True):
+        models = list(_pages(partial(client.search_registered_models, order_by=["name ASC"])))
         if name is not None:
             models = [model for model in models if model.name == name] or _no_model(name, models)
-        versions: list[ModelVersion] = []
-        for model in models:
-            found = client.search_model_versions(f"name = {_quoted(model.name)}", max_results=10_000)
-            for version in found:
-                version.aliases = sorted(
-                    alias for alias, number in model.aliases.items() if str(number) == str(version.version)
-                )
-            versions += found
+        return _versions_of(client, models)
+
+
+def _versions_of(client: MlflowClient, models: list[RegisteredModel]) -> list[ModelVersion]:
+    """The versions of models, by name, newest first, each with its aliases."""
+    aliases = {model.name: model.aliases for model in models}
+    # A filter holds one name, and not any: MLflow's parser trips over quotes and backslashes.
+    plain = len(models) == 1 and _PLAIN.fullmatch(models[0].name)
+    search = partial(
+        client.search_model_versions,
+        f"name = '{models[0].name}'" if plain else None,
+        max_results=_PAGE,
+        order_by=["name ASC", "version_number DESC"],  # not by their last change, which moves them about
+    )
+    versions = [version for version in _pages(search) if version.name in aliases]
+    for version in versions:
+        version.aliases = sorted(
+            alias for alias, number in aliases[version.name].items() if str(number) == str(version.version)
+        )
     return sorted(versions, key=lambda version: (version.name, -int(version.version)))
 
 
-def _registered_models(client: MlflowClient) -> list[RegisteredModel]:
-    models: list[RegisteredModel] = []
+def _pages(search: Callable[..., PagedList[_T]]) -> Iterator[_T]:
     token = None
     while True:
-        page = client.search_registered_models(page_token=token)
-        models += page
+        page = search(page_token=token)
+        yield from page
         token = page.token
         if not token:
-            return models
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"' if "'" in name else f"'{name}'"
+            return
 
 
 def _no_model(name: str, models: list[RegisteredModel]) -> NoReturn:
@@ -160,7 +148,7 @@ def holder_of(tracking: Tracking, name: str, alias: str) -> ModelVersion | None:
         The registry does not answer.
     """
     client = tracking.client()
-    with _registry("cannot be read"):
+    with asking("cannot be read", at_once=True):
         try:
             number = client.get_registered_model(name).aliases.get(alias)
         except MlflowException as error:
@@ -168,6 +156,44 @@ def holder_of(tracking: Tracking, name: str, alias: str) -> ModelVersion | None:
                 return None
             raise
         return None if number is None else client.get_model_version(name, str(number))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A registered model as it stands: its versions by number, its aliases, and their moves."""
+
+    versions: Mapping[str, ModelVersion]
+    aliases: Mapping[str, str]
+    log: MoveLog
+
+    @classmethod
+    def of(cls, client: MlflowClient, name: str) -> Standing:
+        """Read how a registered model stands."""
+        model = client.get_registered_model(name)
+        versions = _versions_of(client, [model])
+        return cls(
+            {str(version.version): version for version in versions},
+            {alias: str(number) for alias, number in model.aliases.items()},
+            MoveLog.read(model.tags, versions, model.aliases),
+        )
+
+    def holder(self, alias: str) -> ModelVersion | None:
+        """The version that holds an alias."""
+        number = self.aliases.get(alias)
+        return None if number is None else self.versions.get(number)
+
+
+def list_moves(tracking: Tracking, name: str) -> MoveLog:
+    """Every move of a registered model's aliases, oldest first, as far as it was kept.
+
+    Raises
+    ------
+    TrackingError
+        There is no such model, or the registry does not answer.
+    """
+    client = tracking.client()
+    with asking("cannot be read", at_once=True):
+        return Standing.of(client, name).log
 
 
 # Writing ------------------------------------------------------------------------------------------
@@ -184,7 +210,7 @@ def register_version(
         The registry refuses the version, or does not answer.
     """
     tracking.make_current()
-    with _registry(f"refuses a version of {name}"):
+    with asking(f"refuses a version of {name}"):
         return mlflow.register_model(model.model_uri, name, tags=dict(tags))
 
 
@@ -196,134 +222,5 @@ def describe_version(tracking: Tracking, version: ModelVersion, description: str
     TrackingError
         The registry refuses it, or does not answer.
     """
-    with _registry(f"refuses the description of {version.name}"):
+    with asking(f"refuses the description of {version.name}"):
         tracking.client().update_model_version(version.name, version.version, description)
-
-
-def make_challenger(tracking: Tracking, version: ModelVersion, *notes: str) -> RegisteredVersion:
-    """Give a version the alias `challenger`.
-
-    Raises
-    ------
-    TrackingError
-        The registry refuses it, or does not answer.
-    """
-    with _registry(f"refuses the alias {CHALLENGER}"):
-        tracking.client().set_registered_model_alias(version.name, CHALLENGER, version.version)
-    return RegisteredVersion(version.name, str(version.version), "None", CHALLENGER, notes)
-
-
-def make_champion(
-    tracking: Tracking, version: ModelVersion, *, alias: str, stage: str, move: Move
-) -> RegisteredVersion:
-    """Give a version the champion's alias and stage, and tag the move on it.
-
-    The stage comes last: what fails before it is undone, and a registry that refuses stages has the
-    alias say the same.
-
-    Raises
-    ------
-    TrackingError
-        The registry refuses the move, or stops answering; nothing has moved.
-    """
-    before = holder_of(tracking, version.name, alias)
-    source = str(before.version) if before else None
-    tags = move.tags(PROMOTION, source, str(version.version))
-    stale = [key for key in version.tags if key.startswith(f"{PROMOTION}.") and key not in tags]
-    with _all_or_nothing(tracking, version.name) as step:
-        step.tag(version, tags, drop=stale)
-        step.alias(alias, before, version)
-        challenger = holder_of(tracking, version.name, CHALLENGER)
-        if challenger is not None and str(challenger.version) == str(version.version):
-            step.alias(CHALLENGER, version, None)
-        note = step.stage(version, alias, stage)
-    reached = "None" if note else stage
-    return RegisteredVersion(version.name, str(version.version), reached, alias, (note,) if note else ())
-
-
-def roll_back(tracking: Tracking, name: str, *, alias: str, why: str) -> RegisteredVersion:
-    """Give alias and stage back to the version that had them before the champion; tag it on both.
-
-    Raises
-    ------
-    ModelError
-        There is no such model or alias, or the champion had no predecessor that still exists.
-    TrackingError
-        The registry refuses the move, or stops answering; nothing has moved.
-    """
-    current = find_version(tracking, name, alias)
-    number = current.tags.get(f"{PROMOTION}.from")
-    if number is None:
-        raise ModelError(
-            f"Version {current.version} of {name} took the alias {alias} from no other version: there is "
-            "nothing to roll back to (tuner promote --version NUMBER moves it)."
-        )
-    previous = find_version(tracking, name, number)
-    tags = Move(why).tags(ROLLBACK, str(current.version), number)
-    with _all_or_nothing(tracking, name) as step:
-        step.tag(current, tags)
-        step.tag(previous, tags)
-        step.alias(alias, current, previous)
-        note = step.stage(previous, alias, current.current_stage or "None")
-    stage = (previous.current_stage if note else current.current_stage) or "None"
-    return RegisteredVersion(name, number, stage, alias, (note,) if note else ())
-
-
-class _Steps:
-    """Changes to one registered model, each of which says how it is undone."""
-
-    def __init__(self, tracking: Tracking, name: str, undo: ExitStack) -> None:
-        self._client, self._name, self._undo = tracking.client(), name, undo
-
-    def tag(self, version: ModelVersion, tags: Mapping[str, str], drop: list[str] | None = None) -> None:
-        """Set tags, and drop others."""
-        changes: dict[str, str | None] = {**tags, **dict.fromkeys(drop or [])}
-        for key, value in changes.items():
-            self._undo.callback(self._set_tag, version, key, version.tags.get(key))
-            self._set_tag(version, key, value)
-
-    def _set_tag(self, version: ModelVersion, key: str, value: str | None) -> None:
-        if value is None:
-            self._client.delete_model_version_tag(self._name, version.version, key)
-        else:
-            self._client.set_model_version_tag(self._name, version.version, key, value)
-
-    def alias(self, alias: str, before: ModelVersion | None, after: ModelVersion | None) -> None:
-        """Move an alias; None: it is held by no version."""
-        self._undo.callback(self._set_alias, alias, before)
-        self._set_alias(alias, after)
-
-    def _set_alias(self, alias: str, version: ModelVersion | None) -> None:
-        if version is None:
-            self._client.delete_registered_model_alias(self._name, alias)
-        else:
-            self._client.set_registered_model_alias(self._name, alias, version.version)
-
-    def stage(self, version: ModelVersion, alias: str, stage: str) -> str | None:
-        """Set the stage; gives a sentence if the registry refuses stages, and answers otherwise."""
-        try:
-            with warnings.catch_warnings():
-                # MLflow deprecates stages and keeps them; whoever asks for one knows.
-                warnings.simplefilter("ignore", FutureWarning)
-                self._client.transition_model_version_stage(
-                    self._name, version.version, stage, archive_existing_versions=stage in _ARCHIVING
-                )
-        except MlflowException as error:
-            self._client.get_model_version_by_alias(self._name, alias)
-            return f"The registry refuses stages ({reason(error)}), so the alias alone marks the version."
-        return None
-
-
-@contextmanager
-def _all_or_nothing(tracking: Tracking, name: str) -> Iterator[_Steps]:
-    """Take steps, and all of them back if one fails, as far as the registry still answers."""
-    with _registry(f"does not move {name} (tuner registry shows where it stands)"), ExitStack() as done:
-        undo = ExitStack()
-        done.callback(_undo, undo)
-        yield _Steps(tracking, name, undo)
-        done.pop_all()
-
-
-def _undo(steps: ExitStack) -> None:
-    with suppress(MlflowException, SQLAlchemyError, OSError):
-        steps.close()

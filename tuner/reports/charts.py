@@ -22,6 +22,7 @@ from tuner.evaluation.metrics import Evaluation
 _LEGIBLE_CLASSES = 40  # counts of more classes are left to the hover text: they would not fit
 _LOWEST, _HIGHEST = np.array([247, 251, 255]), np.array([8, 48, 107])  # RGB of the row shares 0 and 1
 _PREDICTED = "predicted →"
+_LONGEST = 24  # letters of a name in the picture
 _COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, _LOWEST), (1, _HIGHEST))]
 
 
@@ -183,13 +184,30 @@ def confusion_image(evaluation: Evaluation) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        RGB, about 600 pixels a side, for MLflow shows it small. A name in a script that the font lacks is
-        given as its position (`#3`).
+        RGB, about 600 pixels a side, for MLflow shows it small. A name that cannot be drawn, or not so that
+        it is told apart, is given as its position (`#3`).
     """
+    labels = evaluation.labels
+    try:
+        return _matrix(evaluation, _drawable(labels, _font(_size(_cell(len(labels))))))
+    except (ValueError, OSError):  # what libraries that lay text out make of some text is theirs to know
+        return _matrix(evaluation, [f"#{index}" for index in range(len(labels))])
+
+
+def _cell(classes: int) -> int:
+    """The pixels of a cell of the matrix."""
+    return max(4, min(64, 560 // classes))
+
+
+def _size(cell: int) -> int:
+    """The font's, beside such cells."""
+    return max(11, min(18, cell * 2 // 5))
+
+
+def _matrix(evaluation: Evaluation, names: Sequence[str]) -> Image.Image:
     counts, shares = evaluation.confusion, _row_shares(evaluation.confusion)
-    cell = max(4, min(64, 560 // len(counts)))
-    font = _font(max(11, min(18, cell * 2 // 5)))
-    names = [_drawable(name, index, font) for index, name in enumerate(evaluation.labels)]
+    cell = _cell(len(counts))
+    font = _font(_size(cell))
     margin = 20 + int(max(font.getlength(text) for text in (*names, _PREDICTED)))
     side = margin + cell * len(counts) + 14
     picture = Image.new("RGB", (side, side), "white")
@@ -231,11 +249,20 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _drawable(name: str, index: int, font: ImageFont.FreeTypeFont) -> str:
+def _drawable(labels: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
+    """What is drawn of names: on one line, short, in letters that the font has; else their positions."""
     missing = bytes(font.getmask("\U0010ffff"))
-    if any(bytes(font.getmask(letter)) == missing for letter in set(name)):
-        return f"#{index}"
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    lines = [" ".join(label.split()) for label in labels]
+    drawn = [line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…" for line in lines]
+    return [
+        text
+        if text
+        and text.isprintable()
+        and drawn.count(text) == 1
+        and all(bytes(font.getmask(letter)) != missing for letter in set(text))
+        else f"#{index}"
+        for index, text in enumerate(drawn)
+    ]
 
 
 def _escaped(names: Sequence[str]) -> list[str]:

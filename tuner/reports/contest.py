@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.evaluation.comparison import Comparison, Decision
+from tuner.evaluation.comparison import NOISE, Comparison, Decision
 from tuner.reports.markdown import markdown_table, markdown_text
 from tuner.tracking import names
 from tuner.tracking.run_log import RunLog
@@ -40,7 +40,8 @@ def log_contest(
     metrics = {f"{who}_{name}": v for who, e in models.items() for name, v in e.metrics.items()}
     run.batch(
         params=versions,
-        metrics=metrics | {"gain": comparison.gain, "mcnemar_p": comparison.p_value},
+        metrics=metrics
+        | {"gain": comparison.gain, "mcnemar_p": comparison.p_value, "gain_p": comparison.gain_p_value},
     )
 
 
@@ -48,7 +49,6 @@ def report_markdown(comparison: Comparison, decision: Decision, *, title: str, n
     """Give the report that a person reads: both models' metrics, the tests, the images they differ on."""
     before, after = comparison.champion.metrics, comparison.challenger.metrics
     low, high = comparison.interval
-    counts = dict(zip(comparison.champion.labels, comparison.champion.confusion.sum(axis=1), strict=True))
     differ = comparison.disagreements
     lines = [
         f"# {markdown_text(title)}",
@@ -67,11 +67,9 @@ def report_markdown(comparison: Comparison, decision: Decision, *, title: str, n
         f"{low:+.4f} to {high:+.4f}.",
         f"- Right alone: the champion on {comparison.champion_only} images, the challenger on "
         f"{comparison.challenger_only}; McNemar's exact test: p = {comparison.p_value:.3g}.",
+        f"- {_noise(comparison)}",
         "",
-        *markdown_table(
-            ("class", "images", "change of recall"),
-            [(label, counts[label], f"{by:+.4f}") for label, by in comparison.recall_change.items()],
-        ),
+        *_recall_table(comparison),
         "",
         f"## {len(differ)} images on which they differ",
         "",
@@ -82,3 +80,28 @@ def report_markdown(comparison: Comparison, decision: Decision, *, title: str, n
     if len(differ) > _ROWS_SHOWN:
         lines += ["", f"And {len(differ) - _ROWS_SHOWN} more: see the table of disagreements."]
     return "\n".join(lines) + "\n"
+
+
+def _noise(comparison: Comparison) -> str:
+    """Whether the difference may be chance, in a sentence."""
+    p_value = f"p = {comparison.gain_p_value:.3g}"
+    if not comparison.within_noise:
+        return f"The difference in {comparison.metric} is more than noise: {p_value}."
+    return (
+        f"The difference in {comparison.metric} is within noise: models that are equally good differ by as "
+        f"much on so many images in more than {NOISE:.0%} of cases ({p_value})."
+    )
+
+
+def _recall_table(comparison: Comparison) -> list[str]:
+    """By class, how recall changed; of many classes, those where it changed most."""
+    counts = dict(zip(comparison.champion.labels, comparison.champion.confusion.sum(axis=1), strict=True))
+    changes = list(comparison.recall_change.items())
+    shown = changes
+    if len(changes) > _ROWS_SHOWN:
+        shown = sorted(changes, key=lambda change: -abs(change[1]))[:_ROWS_SHOWN]
+    rows = [(label, counts[label], f"{by:+.4f}") for label, by in shown]
+    table = markdown_table(("class", "images", "change of recall"), rows)
+    if len(shown) < len(changes):
+        table += ["", f"These are the {len(shown)} of {len(changes)} classes whose recall changed most."]
+    return table

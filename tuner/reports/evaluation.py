@@ -14,7 +14,7 @@ from tuner.evaluation.predictions import Scored, predictions_table
 from tuner.reports import charts
 from tuner.reports.pages import light_figure_html, plotly_js
 from tuner.tracking import names
-from tuner.tracking.run_log import RunLog, table_json, tables_tag
+from tuner.tracking.run_log import RunLog, table_json
 
 _MANY_CLASSES = 60  # more: no page of their matrix, whose cells nobody could tell apart
 _MANY_IMAGES = 10_000  # more: their predictions are Parquet, which a browser need not load whole
@@ -56,7 +56,7 @@ def log_evaluation(
             (folder / names.PREDICTIONS_FILE).write_text(text, encoding="utf-8")
         else:
             predictions.to_parquet(folder / names.PREDICTIONS_TABLE, index=False)
-    tags = dict(written.pop("tags", {})) | (tables_tag(names.PREDICTIONS_FILE) if few_rows else {})
+    tags = dict(written.pop("tags", {})) | (run.tables_tag(names.PREDICTIONS_FILE) if few_rows else {})
     run.batch(tags=tags, **written)
     run.image(image, names.CONFUSION_IMAGE)
 

@@ -14,8 +14,8 @@ from tuner.base.errors import SearchError
 from tuner.evaluation.metrics import Evaluation
 from tuner.evaluation.predictions import Scored
 from tuner.experiment.schema import Experiment
-from tuner.extraction.preparation import PreparedImages, data_digest, weights_files
 from tuner.images.splits import TEST, TRAIN, VALIDATION
+from tuner.preparation.images import PreparedImages, data_digest, weights_files
 from tuner.reports import charts
 from tuner.reports.evaluation import log_evaluation
 from tuner.reports.pages import figure_html, plotly_js
@@ -71,8 +71,12 @@ def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> N
     mlflow.log_input(dataset, context={TRAIN: "training"}.get(part, part))
 
 
-def log_trials(run: RunLog, results: Sequence[TrialResult], metric: str) -> pd.DataFrame:
+def log_trials(
+    run: RunLog, results: Sequence[TrialResult], metric: str, lost: Sequence[str] = ()
+) -> pd.DataFrame:
     """Log what the trials show together; gives one row a trial.
+
+    `lost` is what Spark said of trials that came to no result.
 
     Raises
     ------
@@ -80,17 +84,23 @@ def log_trials(run: RunLog, results: Sequence[TrialResult], metric: str) -> pd.D
         None of them succeeded.
     """
     if not any(result.finished for result in results):
-        reasons = sorted({result.reason for result in results if result.reason})
-        raise SearchError(
-            f"None of the {len(results)} trials succeeded: "
-            f"{'; '.join(reasons[:3]) or 'their workers died'} "
-            f"(see {names.ERROR_FILE} in the trials' runs)."
-        )
+        raise SearchError(_none_succeeded(results, lost))
     frame = pd.DataFrame([result.row() for result in results]).sort_values("trial")
     run.table(charts.leaderboard(frame, metric), names.LEADERBOARD_FILE)
     figures = (charts.optimisation_history, charts.parallel_coordinates, charts.score_by_backbone)
     run.text(figure_html(*(figure(frame, metric) for figure in figures)), names.CHARTS_FILE)
     return frame
+
+
+def _none_succeeded(results: Sequence[TrialResult], lost: Sequence[str]) -> str:
+    reasons = sorted({result.reason for result in results if result.reason})
+    if not reasons:
+        return f"None of the trials came to a result: {'; '.join(lost[:3]) or 'Spark does not say why'}."
+    others = f"; others came to no result: {lost[0]}" if lost else ""
+    return (
+        f"None of the {len(results)} trials succeeded: {'; '.join(reasons[:3])} (see {names.ERROR_FILE} in "
+        f"the trials' runs{others})."
+    )
 
 
 def log_winner(run: RunLog, best: TrialResult, test: Evaluation, scored: Scored, model_id: str) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.conftest import FinishedSearch, tuner
 from tests.helpers.searches import aliases_of
+from tuner.base.choices import WhereToFit
+from tuner.searches.search import fits_in_workers
 
 METRICS = {"accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"}
 
@@ -72,6 +74,32 @@ def test_parent_run_tells_the_whole_search(finished_search: FinishedSearch):
     assert labels == {"0": "A", "1": "o", "2": "ñandú <b>"}
 
 
+def test_trials_fit_in_workers_and_the_winner_is_mllib_s_own(finished_search: FinishedSearch):
+    assert "trials fit in the workers (fit: auto; 0 MiB of features)" in finished_search.output
+    data = finished_search.parent().data
+    assert data.params["search.fits_in"] == "worker"
+    assert 0 <= data.metrics["solver_difference"] < 1e-6
+    assert "differs from the worker's" not in finished_search.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "inside"),
+    [
+        ("auto", 2 * 2**30, True),
+        ("auto", 2 * 2**30 + 1, False),
+        ("worker", 2**40, True),
+        ("spark", 1, False),
+    ],
+)
+def test_auto_fits_in_workers_up_to_two_gib(asked: WhereToFit, size: int, inside: bool):
+    assert fits_in_workers(asked, size) == inside
+
+
+def test_the_search_s_tables_are_shown_as_tables(finished_search: FinishedSearch):
+    tables = json.loads(finished_search.parent().data.tags["mlflow.loggedArtifacts"])
+    assert {table["path"] for table in tables} == {"leaderboard.json", "predictions.json"}
+
+
 def test_images_left_out_are_listed_with_their_reasons(finished_search: FinishedSearch):
     listed = read(finished_search, finished_search.parent().info.run_id, "quarantine.csv")
     frame = pd.read_csv(io.StringIO(listed))
@@ -120,6 +148,18 @@ def test_metrics_are_those_of_the_logged_predictions(finished_search: FinishedSe
         table = json.loads(read(finished_search, run.info.run_id, "predictions.json"))
         frame = pd.DataFrame(table["data"], columns=table["columns"])
         assert frame["correct"].mean() == pytest.approx(run.data.metrics["accuracy"])
+
+
+def test_a_trial_s_model_bears_its_parameters_and_metrics(finished_search: FinishedSearch):
+    client, parent = finished_search.client(), finished_search.parent()
+    models = client.search_logged_models([parent.info.experiment_id])
+    by_run = {model.source_run_id: model for model in models}
+    for run in finished_search.trials():
+        model = by_run[run.info.run_id]
+        assert model.params == run.data.params
+        shown = {metric.key: metric.value for metric in model.metrics}
+        assert shown == {name: run.data.metrics[name] for name in shown}
+        assert shown.keys() >= METRICS
 
 
 def test_winner_is_the_best_trial_and_is_registered(finished_search: FinishedSearch):
@@ -180,6 +220,21 @@ def test_evaluate_scores_a_registered_model_on_a_folder(finished_search: Finishe
 
 
 @pytest.mark.long
+def test_evaluate_takes_images_of_one_class(finished_search: FinishedSearch, tmp_path: Path):
+    shutil.copytree(finished_search.images / "o", tmp_path / "images" / "o")
+    (tmp_path / "images" / "A").mkdir()
+    (tmp_path / "images" / "lost+found").mkdir()
+    arguments = ("evaluate", "--model", "models:/letters@champion", "--images", tmp_path / "images")
+    done = tuner(finished_search.folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    shown = dict(line.split() for line in done.stdout.splitlines() if line.startswith("  "))
+    assert float(shown["accuracy"]) > 0.8
+    assert "roc_auc" not in shown
+    assert "The class folder(s) A of" in done.stdout
+    assert "passed over: lost+found" in done.stdout
+
+
+@pytest.mark.long
 def test_evaluate_refuses_classes_that_the_model_does_not_know(
     finished_search: FinishedSearch, tmp_path: Path
 ):
@@ -200,6 +255,38 @@ def test_evaluate_refuses_a_model_that_is_not_there(finished_search: FinishedSea
     assert done.returncode == 2
     assert "The model models:/nobody@champion cannot be loaded" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.long
+def test_worker_and_cluster_come_to_the_same_leaderboard_and_winner(
+    finished_search: FinishedSearch, tmp_path: Path
+):
+    """The same search both ways; nobody but MLlib fits in the second."""
+    options = ("--max_evals", 10, "--deterministic", "true", "--cache", tmp_path / "cache")
+    boards, parents = {}, {}
+    for way, said in (("worker", "in the workers"), ("spark", "by MLlib on Spark")):
+        folder = tmp_path / way
+        folder.mkdir()
+        file = finished_search.folder / "letters.yaml"
+        done = tuner(folder, "search", "--experiment", file, "--fit", way, *options)
+        assert done.returncode == 0, done.stderr
+        assert f"trials fit {said} (fit: {way}; " in done.stdout
+        found = FinishedSearch(folder, finished_search.images)
+        parents[way] = found.parent()
+        table = json.loads(read(found, parents[way].info.run_id, "leaderboard.json"))
+        boards[way] = pd.DataFrame(table["data"], columns=table["columns"])
+    own = ["run_id", "seconds", "fit_seconds"]
+    left, right = (board.drop(columns=own, errors="ignore") for board in boards.values())
+    assert len(left) == 10
+    pd.testing.assert_frame_equal(left, right, rtol=0, atol=1e-6)
+    worker, spark = (parent.data for parent in parents.values())
+    assert worker.tags["tuner.best_trial"] == spark.tags["tuner.best_trial"]
+    assert "solver_difference" in worker.metrics
+    assert "solver_difference" not in spark.metrics
+    compared = [name for name in spark.metrics if not name.endswith("seconds")]
+    assert {name: worker.metrics[name] for name in compared} == pytest.approx(
+        {name: spark.metrics[name] for name in compared}, abs=1e-6
+    )
 
 
 @pytest.mark.long

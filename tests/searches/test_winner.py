@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
+from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import Experiment, SearchSettings, Split
-from tuner.searches.winner import choose
+from tuner.searches.winner import choose, solver_difference
 from tuner.tracking.results import TrialResult
 
 
@@ -41,3 +43,18 @@ def test_simplest_within_one_standard_error_of_the_best_wins():
 def test_ties_of_regparam_go_to_the_sparser_then_the_shorter_then_the_earlier(other: dict, expected: int):
     results = [result(1, 0.9), result(2, 0.9, **other)]
     assert choose(results, experiment("one-standard-error")).trial == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        ([[1, -4], [0, 2]], [[1, -4], [0, 2]], 0),
+        ([[1, -4], [0, 2]], [[1, -4], [0.5, 2]], 0.125),
+        ([[1, -4], [0, 2]], [[1, -5], [0.5, 2]], 0.25),
+        ([[0, 0]], [[0, 0]], 0),
+        ([[0, 0]], [[0, 0.5]], 0.5),  # nothing to be a share of
+    ],
+)
+def test_two_fits_differ_by_a_share_of_the_largest_coefficient(one, other, difference: float):
+    heads = [LinearHead(np.array(values, float), np.zeros(len(values))) for values in (one, other)]
+    assert solver_difference(*heads) == difference

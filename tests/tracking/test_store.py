@@ -1,40 +1,25 @@
 import os
-import shutil
 import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from sqlalchemy.engine import make_url
 
 from tuner.base.errors import StoreError, TrackingError
 from tuner.classifiers.parameters import TrialParams
+from tuner.tracking.answering import without_credentials
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import read_artifact
 from tuner.tracking.runs import LeftTrials, fail_trial, parent_run, trial_run, trial_runs
-from tuner.tracking.store import Tracking, open_tracking, without_credentials
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once: MLflow takes seconds for its tables."""
-    file = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
-    """MLflow's default store, in a folder of its own."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(empty_database, tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return open_tracking("an experiment")
+from tuner.tracking.store import Tracking, open_tracking
 
 
 def artifact(store: Tracking, run_id: str, file: str) -> str:
@@ -197,7 +182,7 @@ def test_server_that_does_not_answer_is_one_sentence(
     store: Tracking, monkeypatch: pytest.MonkeyPatch, listening: bool
 ):
     """Nobody listens; or somebody does and never says a word."""
-    monkeypatch.setattr("tuner.tracking.store._CHECK_SECONDS", 2)
+    monkeypatch.setattr("tuner.tracking.answering._CHECK_SECONDS", 2)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listening:
@@ -217,6 +202,41 @@ def test_store_that_cannot_be_written_is_one_sentence(store: Tracking):
     mlflow.set_tracking_uri(store.uri)
 
 
-def test_credentials_are_masked():
-    assert without_credentials("https://user:pass@host:5000/x") == "https://***@host:5000/x"
-    assert without_credentials("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+@pytest.mark.parametrize(
+    ("uri", "masked"),
+    [
+        ("https://user:pass@host:5000/x", "https://***@host:5000/x"),
+        ("https://token@host/x", "https://***@host/x"),
+        ("https://user:pa/ss@host/x", "https://***@host/x"),
+        ("https://host:5000/a@b", "https://host:5000/a@b"),
+        ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("postgresql://user:pa/ss@host:5432/db", "postgresql://***@host:5432/db"),
+        ("postgresql://user:p@/ss@host/db", "postgresql://***@host/db"),
+        ("mysql+pymysql://u:p#x?y:z@host/db", "mysql+pymysql://***@host/db"),
+        ("postgresql://host/db?user=a&password=b&x=1", "postgresql://host/db?user=a&password=***&x=1"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3Db", "mssql+pyodbc:///?odbc_connect=***"),
+        ("see 'postgresql://u:p@h/d' and a@b", "see 'postgresql://***@h/d' and a@b"),
+    ],
+)
+def test_credentials_are_masked(uri: str, masked: str):
+    assert without_credentials(uri) == masked
+
+
+secrets = st.text("abcXYZ0189/:#?&=%+;,!$()*.~-", min_size=6, max_size=12).map(lambda text: f"s3{text}")
+
+
+@given(secrets, st.sampled_from(["postgresql", "mysql+pymysql", "https"]))
+def test_no_sign_in_a_password_makes_it_seen(secret: str, scheme: str):
+    assert secret not in without_credentials(f"It is {scheme}://user:{secret}@host:5432/db, and no more.")
+    if scheme != "https":  # that it is one
+        assert make_url(f"{scheme}://user:{secret}@host:5432/db").password == unquote(secret)
+
+
+def test_an_at_in_a_password_is_asked_for_as_a_database_reads_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:pa@ss/word@host/db")
+    with pytest.raises(
+        TrackingError, match=r"postgresql://\*\*\*@host/db cannot be used: the @ in its user or"
+    ) as it:
+        open_tracking("an experiment")
+    assert "ss/word" not in str(it.value)

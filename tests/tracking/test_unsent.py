@@ -1,10 +1,12 @@
+import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.entities import Run
 
-from tuner.base.errors import TrackingError
+from tests.helpers.searches import free_port
+from tuner.base.errors import StoreError, TrackingError
 from tuner.tracking.runs import trial_run, trial_runs
 from tuner.tracking.store import Tracking
 from tuner.tracking.unsent import open_unsent, push
@@ -65,3 +67,42 @@ def test_a_trial_that_the_server_has_is_not_sent_again(
 def test_a_folder_without_trials_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"There are no unsent trials in .*: check the path\.$"):
         push(tmp_path / "none")
+
+
+def test_trials_stay_on_disk_while_the_server_is_away(store: Tracking, parent: str, tmp_path: Path) -> None:
+    folder = tmp_path / "unsent"
+    keep(folder, parent, 1)
+    mlflow.set_tracking_uri(f"http://user:secret@127.0.0.1:{free_port()}")
+    sentence = rf"does not answer: .*refused.*The trials stay in {folder}; check MLFLOW_TRACKING_URI"
+    with pytest.raises(TrackingError, match=sentence) as caught:
+        push(folder)
+    assert "secret" not in str(caught.value)
+    mlflow.set_tracking_uri(store.uri)
+    assert push(folder) == (1, [parent])
+
+
+def test_what_a_store_refuses_stays_on_disk_and_is_sent_once(
+    store: Tracking, parent: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "unsent"
+    for number in (1, 2):
+        keep(folder, parent, number)
+    mlflow.set_tracking_uri(store.uri)
+    full = tmp_path / "mlruns"  # where artifacts go
+    shutil.rmtree(full, ignore_errors=True)
+    full.write_text("no folder")
+    with pytest.raises(StoreError, match=rf"refuses a trial, or .*send it with tuner push {folder}$"):
+        push(folder)
+    assert {run.info.status for run in trial_runs(store, parent)} == {"KILLED"}
+    full.unlink()
+    assert push(folder) == (2, [parent])
+    finished = [run for run in trial_runs(store, parent) if run.info.status == "FINISHED"]
+    assert sorted(int(run.data.tags["tuner.trial"]) for run in finished) == [1, 2]
+
+
+def test_a_trial_that_was_kept_twice_is_sent_once(store: Tracking, parent: str, tmp_path: Path) -> None:
+    folder = tmp_path / "unsent"
+    keep(folder, parent, 1)
+    keep(folder, parent, 1)
+    mlflow.set_tracking_uri(store.uri)
+    assert push(folder) == (1, [parent])

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hyperopt import STATUS_OK, Trials, fmin
+from hyperopt import STATUS_OK, Trials, fmin, rand
 from hyperopt.base import JOB_STATE_DONE, Domain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +12,7 @@ from tuner.trials.space import (
     NUMBER,
     TrialParams,
     WithoutRepeats,
+    algorithm_of,
     document_of,
     hyperopt_space,
     point_of,
@@ -88,6 +89,59 @@ def test_no_set_is_proposed_twice_and_an_exhausted_space_ends_the_search(algorit
     )
     points, _ = propose(search, 40)
     assert len({TrialParams.from_point(point) for point in points}) == len(points) == 2 * 2 * 3
+
+
+def test_a_grid_is_searched_to_its_last_point():
+    """250 points: the algorithm finds the last of them by chance, and chance gives up before."""
+    search = SearchSettings(
+        backbone="VGG16,VGG19", regParam="0.1,0.2,0.3,0.4,0.5", elasticNetParam="0", maxIter="1:25"
+    )
+    points, _ = propose(search, 300)
+    assert len({TrialParams.from_point(point) for point in points}) == len(points) == 2 * 5 * 25
+
+
+def test_whole_numbers_are_searched_on_a_log_scale_where_that_is_asked_for():
+    """Half of the range's logarithms lie below 50, a tenth of its numbers do."""
+    below = {}
+    for space in ("5:500:log", "5:500"):
+        search = SearchSettings(backbone="VGG16", maxIter=space, algorithm="random")
+        points, _ = propose(search, 200)
+        numbers = [point["maxIter"] for point in points]
+        assert all(isinstance(number, int) and 5 <= number <= 500 for number in numbers)
+        below[space] = sum(number < 50 for number in numbers) / len(numbers)
+    assert below["5:500:log"] == pytest.approx(0.5, abs=0.12)
+    assert below["5:500"] == pytest.approx(0.09, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ("max_evals", "at_random"), [(1, 5), (16, 5), (20, 5), (40, 10), (41, 11), (400, 100)]
+)
+def test_tpe_learns_once_a_quarter_of_the_trials_is_there(max_evals: int, at_random: int):
+    search = SearchSettings(backbone="VGG16,VGG19", max_evals=max_evals)
+    domain = Domain(lambda _: 0.0, hyperopt_space(search))
+    _, trials = propose(SearchSettings(backbone="VGG16,VGG19", algorithm="random"), at_random)
+    for known in (at_random - 1, at_random):
+        some = Trials()
+        some.insert_trial_docs(trials.trials[:known])
+        some.refresh()
+        (proposed,) = algorithm_of(search)([known], domain, some, 7)
+        (drawn,) = rand.suggest([known], domain, some, 7)
+        assert (proposed["misc"]["vals"] == drawn["misc"]["vals"]) == (known < at_random)
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "anneal"])
+def test_a_trial_that_was_lost_is_made_up_for_with_other_parameters(algorithm):
+    """They may be why its worker died; a trial that is lost again and again is another each time."""
+    search = SearchSettings(backbone="VGG16,VGG19", algorithm=algorithm)
+    domain, trials, proposing = (
+        Domain(lambda _: 0.0, hyperopt_space(search)),
+        Trials(),
+        WithoutRepeats(search),
+    )
+    points = [point_of(proposing([new_id], domain, trials, 0)[0], search) for new_id in range(4)]
+    assert [point[NUMBER] for point in points] == [1] * 4
+    assert len({TrialParams.from_point(point) for point in points}) == 4
+    assert points[0] == point_of(WithoutRepeats(search)([0], domain, trials, 0)[0], search)
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "anneal"])

@@ -3,18 +3,20 @@ import inspect
 import os
 import sys
 import time
-from types import SimpleNamespace
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hyperopt import STATUS_FAIL, STATUS_OK
-from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING
+from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_RUNNING
 from hyperopt.spark import _SparkFMinState
 from pyspark import cloudpickle
 
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import SearchSettings
 from tuner.spark.sessions import DriverSession
-from tuner.trials.spark_trials import NoGain, make_trials, run_trials, short_polls
+from tuner.tracking.results import TrialResult
+from tuner.trials.spark_trials import make_trials, results_of, run_trials, short_polls, since_gain
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -43,19 +45,20 @@ def test_trials_run_in_reused_workers_other_than_the_driver(driver: DriverSessio
 
 
 @pytest.mark.long
-def test_deterministic_search_is_the_same_at_any_timing(driver: DriverSession):
-    settings = search(deterministic=True, max_evals=26)  # TPE draws its first 20 at random
-
+def test_deterministic_search_is_the_same_at_any_timing_and_parallelism(driver: DriverSession):
     def uneven(point: dict) -> dict:
         time.sleep(0.3 * (int(point["trial"]) % 3 == 0))
         return objective(point)
 
-    first, second = (
-        [TrialParams.from_point(doc["result"]["point"]) for doc in run(driver, settings, function).trials]
-        for function in (objective, uneven)
-    )
-    assert len(first) == 26
-    assert first == second
+    def told(parallelism: int, function: Callable[[dict], dict]) -> list[TrialParams]:
+        settings = search(deterministic=True, max_evals=18, parallelism=parallelism)  # 5 of them at random
+        documents = run(driver, settings, function).trials
+        return [TrialParams.from_point(doc["result"]["point"]) for doc in documents]
+
+    first = told(2, objective)
+    assert len(set(first)) == 18
+    for parallelism, function in ((2, uneven), (1, objective), (4, uneven)):
+        assert told(parallelism, function) == first
 
 
 def test_failed_trials_do_not_end_a_search(driver: DriverSession):
@@ -67,41 +70,70 @@ def test_failed_trials_do_not_end_a_search(driver: DriverSession):
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_early_stop_ends_a_search_without_gain(driver: DriverSession, deterministic: bool):
+@pytest.mark.parametrize("status", [STATUS_OK, STATUS_FAIL])
+def test_early_stop_ends_a_search_without_gain(driver: DriverSession, deterministic: bool, status: str):
     def flat(point: dict) -> dict:
         time.sleep(0.3)
-        return {"loss": 1.0, "status": STATUS_OK}
+        return {"loss": 1.0, "status": status}
 
     settings = search(early_stop=3, max_evals=60, deterministic=deterministic)
-    assert 4 <= len(run(driver, settings, flat).trials) < 20
+    trials = run(driver, settings, flat)
+    assert 3 <= len(trials.trials) < 20
+    assert trials.reason == "3 trials in a row brought no gain (search.early_stop)"
 
 
-@pytest.mark.long
+class Slow:
+    """An objective that leaves a file when it begins, and takes its time."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+
+    def __call__(self, point: dict) -> dict:
+        number = int(point["trial"])
+        (self.folder / str(number)).touch()
+        time.sleep(self.seconds)
+        params = TrialParams.from_point(point)
+        result = TrialResult(number, params, str(number), metrics={"accuracy": 0.5})
+        return result.to_document("accuracy")
+
+    def begun(self) -> list[int]:
+        return sorted(int(file.name) for file in self.folder.iterdir())
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_timeout_ends_a_search(driver: DriverSession, deterministic: bool):
-    def slow(point: dict) -> dict:
-        time.sleep(0.5)
-        return {"loss": 1.0, "status": STATUS_OK}
+@pytest.mark.parametrize("limit", [{"timeout": 4}, {"early_stop": 1}])
+def test_trials_that_run_when_no_more_begin_end_and_count(
+    driver: DriverSession, tmp_path: Path, deterministic: bool, limit: dict
+):
+    slow = Slow(tmp_path, seconds=3)
+    trials = run(driver, search(max_evals=300, deterministic=deterministic, **limit), slow)
+    assert slow.begun() == [result.trial for result in results_of(trials)]
+    assert 2 <= len(slow.begun()) < 300
+    assert trials.reason
 
-    trials = run(driver, search(timeout=6, max_evals=300, deterministic=deterministic), slow)
-    assert 1 <= len(trials.trials) < 300
+
+def test_a_result_that_ends_a_search_is_not_the_only_one_that_counts(driver: DriverSession, tmp_path: Path):
+    slow, settings = Slow(tmp_path, seconds=1), search(max_evals=300)
+    trials = make_trials(driver.spark, settings)
+    run_trials(trials, slow, settings, ends=lambda result: result.trial == 1)
+    assert slow.begun() == [result.trial for result in results_of(trials)]
+    assert 1 <= len(slow.begun()) < 10
 
 
-def test_no_gain_counts_only_finished_trials():
+def test_trials_without_a_gain_are_those_that_ended():
     def document(tid: int, state: int, **result) -> dict:
         return {"tid": tid, "state": state, "result": result}
 
-    documents = SimpleNamespace(
-        trials=[
-            document(0, JOB_STATE_DONE, status=STATUS_OK, loss=1),
-            document(1, JOB_STATE_RUNNING, status="new"),
-            document(2, JOB_STATE_DONE, status=STATUS_FAIL),
-            document(3, JOB_STATE_DONE, status=STATUS_OK, loss=2),
-        ]
-    )
-    assert NoGain(2)(documents)[0]
-    assert not NoGain(3)(documents)[0]
-    assert not NoGain(None)(documents)[0]
+    documents = [
+        document(4, JOB_STATE_ERROR, status="new"),  # lost with its worker
+        document(0, JOB_STATE_DONE, status=STATUS_OK, loss=1),
+        document(1, JOB_STATE_RUNNING, status="new"),
+        document(2, JOB_STATE_DONE, status=STATUS_FAIL),
+        document(3, JOB_STATE_DONE, status=STATUS_OK, loss=2),
+    ]
+    assert since_gain([]) == 0
+    assert since_gain(documents) == 3
+    assert since_gain([*documents, document(5, JOB_STATE_DONE, status=STATUS_OK, loss=0.5)]) == 0
 
 
 def test_polls_are_where_hyperopt_sleeps():

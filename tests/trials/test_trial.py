@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import mlflow
@@ -12,23 +13,30 @@ import pytest
 from hyperopt import STATUS_OK
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
+from sqlalchemy import create_engine, text
 
+from tests.helpers.databases import PostgresServer
 from tuner.base.errors import SearchError
 from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings
-from tuner.extraction.matrices import FeatureMatrices
 from tuner.models.flavor import write_model_files
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
+from tuner.preparation.matrices import FeatureMatrices
 from tuner.reports.search import log_trials
+from tuner.searches.resume import EarlierSearch, ended_trials
 from tuner.spark.sessions import DriverSession
+from tuner.tracking import answering
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
-from tuner.tracking.store import Tracking
+from tuner.tracking.runs import trial_runs
+from tuner.tracking.store import Tracking, open_tracking
+from tuner.tracking.unsent import push
 from tuner.trials.space import NUMBER
 from tuner.trials.spark_trials import make_trials, results_of, run_trials
 from tuner.trials.trial import Trial
 
 LABELS = ("a", "b", "c")
+EXPERIMENT = Experiment(name="e", images="i", search=SearchSettings(backbone="GlyphNet"))
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +111,7 @@ def spark_trial(driver: DriverSession, trial: Trial) -> Trial:
 
 def on_worker(driver: DriverSession, trial: Trial, **point) -> dict:
     """Call the trial where SparkTrials does: in a Spark task."""
-    point = {
-        NUMBER: 1,
-        "backbone": "GlyphNet",
-        "regParam": 0.01,
-        "elasticNetParam": 0.5,
-        "maxIter": 9,
-    } | point
+    point = POINT | point
 
     def run(_):
         return {"pid": os.getpid(), "document": trial(point)}
@@ -145,6 +147,61 @@ def test_a_trial_fits_and_logs_what_it_did(driver: DriverSession, request: pytes
     models = trial.tracking.client().search_logged_models([trial.tracking.experiment_id])
     (model,) = [model for model in models if model.source_run_id == result.run_id]
     assert {metric.key for metric in model.metrics} >= {"accuracy", "logLoss"}
+
+
+POINT = {NUMBER: 1, "backbone": "GlyphNet", "regParam": 0.01, "elasticNetParam": 0.5, "maxIter": 9}
+ENDS_THE_FIRST_WRITER = """
+create sequence writers;
+create function end_the_first() returns trigger language plpgsql as $$
+begin
+  if nextval('writers') = 1 then perform pg_terminate_backend(pg_backend_pid()); end if;
+  return new;
+end $$;
+create trigger first_writer before insert on metrics for each row execute function end_the_first();
+"""
+
+
+@pytest.mark.long
+def test_what_a_trial_found_is_logged_again_when_its_database_cut_it_off(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    server = PostgresServer(tmp_path)
+    server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    store = open_tracking("trials")
+    parent = store.client().create_run(store.experiment_id).info.run_id
+    with create_engine(server.uri).begin() as connection:
+        connection.execute(text(ENDS_THE_FIRST_WRITER))
+    result = result_of(replace(trial, tracking=store, parent_id=parent)(POINT))
+    assert result.finished
+    assert not result.unsent
+    runs = {run.info.run_id: run for run in trial_runs(store, parent)}
+    assert sorted(run.info.status for run in runs.values()) == ["FAILED", "FINISHED"]
+    assert runs[result.run_id].data.metrics["accuracy"] == result.metrics["accuracy"]
+    (ended,) = ended_trials(EarlierSearch(store, parent, EXPERIMENT, None, "KILLED", datetime.now()))
+    assert ended.finished
+    server.stop()
+
+
+@pytest.mark.long
+def test_what_a_trial_found_waits_on_disk_when_its_database_is_gone(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(answering, "_WAIT_SECONDS", 2)
+    server = PostgresServer(tmp_path)
+    server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    store = open_tracking("trials")
+    parent = store.client().create_run(store.experiment_id).info.run_id
+    server.stop()
+    result = result_of(replace(trial, tracking=store, parent_id=parent)(POINT))
+    assert result.finished
+    assert result.unsent
+    server.start()
+    mlflow.set_tracking_uri(server.uri)
+    assert push(trial.unsent) == (1, [parent])
+    assert [run.info.status for run in trial_runs(store, parent)] == ["FINISHED"]
+    server.stop()
 
 
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
@@ -196,6 +253,12 @@ def test_failing_trial_is_a_failed_run_with_its_reason(
     text = Path(file).read_text(encoding="utf-8")
     assert reason in text
     assert "Traceback" in text
+
+
+def test_trial_that_takes_too_long_is_a_failed_run_that_says_so(driver: DriverSession, trial: Trial):
+    result = result_of(on_worker(driver, replace(trial, timeout=1e-4)))
+    assert result.reason == "The trial took longer than trial_timeout, 0.0001 s, and was ended."
+    assert trial.tracking.client().get_run(result.run_id).info.status == "FAILED"
 
 
 def test_search_whose_trials_all_fail_says_why(driver: DriverSession, spark_trial: Trial):

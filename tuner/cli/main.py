@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from tuner.base.errors import InvalidInput, TunerError
-from tuner.base.interrupts import Interrupted
+from tuner.base.errors import ExperimentError, InvalidInput, TunerError
+from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
+from tuner.base.wording import visible
 from tuner.classifiers.parameters import described
 from tuner.cli import models as cli_models
 from tuner.cli.registry import app as registry_app
+from tuner.cli.screen import Screen, end_at_once, say_stopped
+from tuner.cli.startup import prepare_process
 from tuner.experiment.file import experiment_of, read_experiment
 from tuner.networks.table import check_names
 
@@ -27,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(registry_app)
 app.add_typer(cli_models.app)
-console = Console(highlight=False)
+console = Screen(highlight=False)
 
 _DEFAULT = "experiments/digits.yaml"
 _FILE = typer.Option("--experiment", help="The experiment file (YAML).")
@@ -53,6 +55,9 @@ def search(
         typer.Option(help="The experiment file (YAML); empty: digits, or the search's own with --resume."),
     ] = "",
     resume: Annotated[str, typer.Option(help="Go on with a search: its run's id, or last.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on with it even if a process seems to be at work on it.")
+    ] = False,
     images: Images = "",
     backbone: Backbones = "",
     regParam: Annotated[str, _option("regParam", "0.1, a list 0.1,0.3 or a range 1e-4:1:log")] = "",
@@ -66,9 +71,13 @@ def search(
     metric: Annotated[str, _option("metric", "What trials are ranked by")] = "",
     select: Annotated[str, _option("select", "best or one-standard-error")] = "",
     deterministic: Annotated[str, _option("deterministic", "true: the same trials at any timing")] = "",
-    timeout: Annotated[str, _option("timeout", "Seconds for the trials")] = "",
+    class_weight: Annotated[
+        str, _option("class_weight", "none, or balanced: rare classes weigh more")
+    ] = "",
+    fit: Annotated[str, _option("fit", "Where trials fit: auto, worker or spark")] = "",
+    timeout: Annotated[str, _option("timeout", "Seconds after which no new trial starts")] = "",
     trial_timeout: Annotated[str, _option("trial_timeout", "Seconds for one trial")] = "",
-    early_stop: Annotated[str, _option("early_stop", "Stop after so many trials without gain")] = "",
+    early_stop: Annotated[str, _option("early_stop", "Start no trial after so many without gain")] = "",
     precision: Precision = "",
     cache: Cache = "",
     master: Annotated[str, _MASTER] = "",
@@ -89,6 +98,8 @@ def search(
         "metric": metric,
         "select": select,
         "deterministic": deterministic,
+        "class_weight": class_weight,
+        "fit": fit,
         "timeout": timeout,
         "trial_timeout": trial_timeout,
         "early_stop": early_stop,
@@ -96,8 +107,10 @@ def search(
         "cache": cache,
     }
     if resume:
-        _resume(resume, experiment, overrides, master, connect_port)
+        _resume(resume, experiment, overrides, master, connect_port, force=force)
         return
+    if force:
+        raise ExperimentError("--force is for a search that another process has: give --resume, too.")
     read = read_experiment(Path(experiment or _DEFAULT), overrides)
     check_names(read)
     from tuner.spark.launch import (
@@ -118,15 +131,23 @@ def search(
 
 
 def _resume(
-    which: str, experiment: str, overrides: dict[str, str | None], master: str, connect_port: int
+    which: str,
+    experiment: str,
+    overrides: dict[str, str | None],
+    master: str,
+    connect_port: int,
+    *,
+    force: bool,
 ) -> None:
     """Go on with a search, by its own experiment unless a file is given."""
     given = read_experiment(Path(experiment), overrides) if experiment else None
     from tuner.searches.resume import find_search
     from tuner.searches.search import run_search
-    from tuner.tracking.store import open_tracking
+    from tuner.tracking.store import named_experiment
 
-    earlier = find_search(which, open_tracking(given.name).experiment_id if given else None)
+    name = given.name if given else None
+    earlier = find_search(which, named_experiment(name), name, force=force)
+    console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
     if given is None:
         where = f"The experiment of the search {earlier.run_id}"
         given = experiment_of(earlier.experiment.to_yaml_dict(), where, overrides)
@@ -140,7 +161,8 @@ def push(folder: Annotated[Path, typer.Argument(help="The folder that the search
     """Send trials to MLflow that a search could not log, for its server was gone."""
     from tuner.tracking.unsent import push as push_unsent
 
-    sent, searches = push_unsent(folder)
+    with advising(f"What was not sent waits in {folder}: the same command sends the rest."):
+        sent, searches = push_unsent(folder)
     console.print(f"{sent} trials sent")
     for run_id in searches:
         console.print(f"Resume the search with: tuner search --resume {run_id}", soft_wrap=True)
@@ -160,7 +182,8 @@ def features(
     read = read_experiment(experiment, overrides)
     from tuner.searches.features import fill_cache
 
-    extracted = fill_cache(read, master=master or None, console=console)
+    with advising("The features that were extracted are kept: the same command goes on from there."):
+        extracted = fill_cache(read, master=master or None, console=console)
     console.print(f"{extracted} images extracted")
 
 
@@ -173,7 +196,8 @@ def evaluate(
     """Evaluate a logged or registered model on labelled images."""
     from tuner.serving.batch_evaluation import evaluate_model
 
-    done = evaluate_model(model, images, master=master or None, console=console)
+    with advising("The same command starts again."):
+        done = evaluate_model(model, images, master=master or None, console=console)
     for name, value in done.evaluation.metrics.items():
         console.print(f"{name:>18}  {value:.4f}")
     if len(done.quarantine):
@@ -202,20 +226,27 @@ def _show(result: SearchResult) -> None:
 
 
 def main() -> None:
-    """Run the command line; what cannot work is one sentence and exit code 2, a failed search 1."""
-    try:
-        app()
-    except TunerError as error:
-        _say(f"tuner: {error}", error)
-        sys.exit(2 if isinstance(error, InvalidInput) else 1)
-    except Interrupted as stopped:
-        _say("tuner: stopped.", stopped)
-        sys.exit(128 + stopped.signum)
+    """Run the command line.
+
+    What cannot work is one sentence and exit code 2, a search that failed 1; a stop is 128 and the signal's
+    number, as in shells.
+    """
+    prepare_process()
+    with stop_requests(forced=say_stopped):
+        try:
+            with stop_counts():
+                app()
+        except TunerError as error:
+            _say(f"tuner: {error}", error)
+            sys.exit(2 if isinstance(error, InvalidInput) else 1)
+        except Interrupted as stopped:
+            say_stopped(stopped.signum)
+            end_at_once(stopped.exit_code)
 
 
 def _say(text: str, error: BaseException) -> None:
     """Write a message and the notes of an error, or of what caused it, to standard error."""
-    screen = Console(stderr=True, highlight=False)
+    screen = Screen(stderr=True, highlight=False)
     notes = [*getattr(error, "__notes__", []), *getattr(error.__cause__, "__notes__", [])]
     for line in [text, *notes]:
-        screen.print(line, markup=False, soft_wrap=True)
+        screen.print(visible(line), markup=False, soft_wrap=True)

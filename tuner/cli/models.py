@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from tuner.cli.screen import Screen, stop_unread
 
 app = typer.Typer()
 
@@ -24,8 +25,13 @@ def predict(
     """Predict the classes of image files; the rows go to standard output."""
     from tuner.serving.prediction import predict_files
 
-    console = Console(stderr=True, highlight=False)
-    unread = predict_files(model, images, top_k=top_k, output=output, out=sys.stdout, console=console)
+    console = Screen(stderr=True, highlight=False)
+    try:
+        unread = predict_files(model, images, top_k=top_k, output=output, out=sys.stdout, console=console)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        stop_unread(sys.stdout)
+        raise
     if unread:
         console.print(f"{unread} file(s) cannot be read as images: see the column error")
 
@@ -50,7 +56,7 @@ def export(
     folder = fetch_model(model)
     sample = [read_example(folder), *sample_files(images or [])]
     done = export_model(Scorer.load(folder), to, form, sample)
-    Console(highlight=False).print(
+    Screen(highlight=False).print(
         f"{done.path}: {done.images} image(s) compared with the model, {done.disagreements} of another "
         f"class, probabilities differ by {done.difference:.2g} at most"
         + (f"; {done.unread} not compared, for they cannot be read" if done.unread else ""),

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from tuner.base.interrupts import advising
+from tuner.cli.screen import Screen
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from tuner.registry.contest import Contest
+    from tuner.registry.history import LoggedMove
 
 app = typer.Typer()
-console = Console(highlight=False)
+console = Screen(highlight=False)
 
+_GATE_SAYS_NO = 3  # exit code: not a failure, and nothing that was given is wrong
 _LOG_WIDTH = 200  # of tables in a file or a pipe
 _METRICS = ("accuracy", "f1", "logLoss")
 
@@ -45,19 +49,21 @@ def promote(
 ) -> None:
     """Compare a challenger with the champion on the champion's test images; move the alias if it passes.
 
-    The exit code is 0 if it moved, 1 if the gate kept it from moving.
+    The exit code is 0 if it moved, 3 if the gate kept it from moving, 2 if what was given cannot work and
+    1 if something failed; then nothing has moved either.
     """
     from tuner.registry.promotion import promote as run_promotion  # Spark and MLflow take seconds
 
-    done = run_promotion(
-        name,
-        version=version,
-        images=images or None,
-        experiment=experiment,
-        force=force,
-        why=why or None,
-        master=master or None,
-    )
+    with advising(f"tuner registry {name} shows where it stands; the same command starts again."):
+        done = run_promotion(
+            name,
+            version=version,
+            images=images or None,
+            experiment=experiment,
+            force=force,
+            why=why or None,
+            master=master or None,
+        )
     if done.contest is not None:
         _show_contest(done.contest)
     for note in done.version.notes:
@@ -73,7 +79,7 @@ def promote(
     if done.run_id is not None:
         _say(f"report     MLflow run {done.run_id}")
     if not done.promoted:
-        raise typer.Exit(1)
+        raise typer.Exit(_GATE_SAYS_NO)
 
 
 @app.command()
@@ -83,7 +89,7 @@ def rollback(
     why: Why = "",
 ) -> None:
     """Give the alias and the stage back to the champion before."""
-    from tuner.registry.versions import roll_back
+    from tuner.registry.moves import roll_back
     from tuner.tracking.store import open_registry
 
     done = roll_back(open_registry(), name, alias=alias, why=why or "rolled back by hand")
@@ -96,11 +102,15 @@ def rollback(
 def registry(
     name: Annotated[str, typer.Argument(help="A registered model; empty: all.", show_default=False)] = "",
 ) -> None:
-    """List registered versions with stage, alias, test metrics and the digest of their data."""
-    from tuner.registry.versions import list_versions
+    """List registered versions with stage, alias, test metrics and the digest of their data.
+
+    Of one model, also every move of its aliases.
+    """
+    from tuner.registry.versions import list_moves, list_versions
     from tuner.tracking.store import open_registry
 
-    versions = list_versions(open_registry(), name or None)
+    store = open_registry()
+    versions = list_versions(store, name or None)
     if not versions:
         _say("There are no registered models yet: tuner search registers one.")
         return
@@ -113,7 +123,16 @@ def registry(
     for version in versions:
         table.add_row(*map(Text, _row(version)))
     # A file or a pipe has no width of its own, and cut digests are of no use there.
-    (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
+    (console if console.is_terminal else Screen(width=_LOG_WIDTH)).print(table)
+    for move in list_moves(store, name).moves if name else ():
+        _say(_told(move))
+
+
+def _told(move: LoggedMove) -> str:
+    """A move in a line: when, what, from where to where, and why."""
+    way = f"{move.alias or 'an alias'}: {move.source or 'none'} to {move.target}"
+    by = f" by {move.by}" if move.by else ""
+    return f"{move.at}  {way}, {move.kind}{by}: {move.why}"
 
 
 def _row(version: ModelVersion) -> list[str]:

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from tuner.checks.cluster import check_workers
 from tuner.experiment.schema import Experiment
-from tuner.extraction.preparation import open_cache, prepare_images
 from tuner.networks.table import check_names
+from tuner.preparation.images import open_cache, prepare_images
 from tuner.reports.search import log_extraction
 from tuner.spark.sessions import driver_session
 from tuner.tracking.runs import parent_run

@@ -6,22 +6,24 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tuner.base.errors import ExperimentError, SearchError, StoreError, TrackingError
-from tuner.base.interrupts import Interrupted
+from tuner.base.interrupts import advising
 from tuner.experiment.file import experiment_of, read_yaml
 from tuner.experiment.schema import Experiment
 from tuner.tracking import names
+from tuner.tracking.answering import REFUSALS, check_answers, reason
+from tuner.tracking.heartbeat import check_free
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import read_artifact
-from tuner.tracking.runs import trial_runs
-from tuner.tracking.store import Tracking, bounded_requests, open_registry, reason
+from tuner.tracking.runs import found_runs, trial_runs
+from tuner.tracking.store import Tracking, open_registry
 
 LAST = "last"
 # What a search may change when it is taken up again: none of it decides what a trial finds.
@@ -34,12 +36,13 @@ _FREE = (
     "search.early_stop",
     "search.timeout",
     "search.trial_timeout",
+    "search.fit",
 )
 
 
 @dataclass(frozen=True)
 class EarlierSearch:
-    """A search to take up again.
+    """A search to take up again; for people, it is the search's name, how it ended and when it began.
 
     `data_digest` stands for its images and their split; None if it ended before it knew them.
     """
@@ -48,9 +51,18 @@ class EarlierSearch:
     run_id: str
     experiment: Experiment
     data_digest: str | None
+    status: str
+    began: datetime
+
+    def __str__(self) -> str:
+        state = "left running" if self.status == "RUNNING" else self.status
+        began = f"{self.began:%Y-%m-%d %H:%M:%S}"
+        return f"{self.experiment.name}, begun {began}, {state} (MLflow run {self.run_id})"
 
 
-def find_search(which: str, experiment_id: str | None = None) -> EarlierSearch:
+def find_search(
+    which: str, experiment_id: str | None = None, name: str | None = None, *, force: bool = False
+) -> EarlierSearch:
     """Find a search.
 
     Parameters
@@ -59,6 +71,10 @@ def find_search(which: str, experiment_id: str | None = None) -> EarlierSearch:
         The id of its run, or `last`.
     experiment_id
         The MLflow experiment in which `last` is looked for; None: all of them.
+    name
+        The name in its experiment file, for `last`; None: any.
+    force
+        Take it even if another process is at work on it.
 
     Returns
     -------
@@ -68,34 +84,42 @@ def find_search(which: str, experiment_id: str | None = None) -> EarlierSearch:
     Raises
     ------
     TrackingError
-        There is no such search, or the store does not answer.
+        There is no such search, another process is at work on it, or the store does not answer.
     """
     opened = open_registry()
     try:
-        with bounded_requests():
-            run = _last(opened, experiment_id) if which == LAST else opened.client().get_run(which)
-    except (MlflowException, OSError) as error:
+        check_answers(opened.uri)
+        run = _last(opened, experiment_id, name) if which == LAST else opened.client().get_run(which)
+    except REFUSALS as error:
         raise TrackingError(f"The search {which} cannot be resumed: {reason(error)}.") from error
     if run.data.tags.get(names.KIND) != "search":
         raise TrackingError(f"The run {which} is no search: give the id that the search showed, or last.")
+    if not force:
+        check_free(run)
     store = Tracking(opened.uri, run.info.experiment_id)
     with tempfile.TemporaryDirectory() as folder:
         file = read_artifact(store, run.info.run_id, names.EXPERIMENT_FILE, Path(folder))
         experiment = experiment_of(read_yaml(file), f"The experiment of the search {run.info.run_id}")
-    digest = run.data.tags.get(names.DATA_DIGEST)
-    return EarlierSearch(store, run.info.run_id, experiment, digest)
+    return EarlierSearch(
+        store,
+        run.info.run_id,
+        experiment,
+        data_digest=run.data.tags.get(names.DATA_DIGEST),
+        status=run.info.status,
+        began=datetime.fromtimestamp(run.info.start_time / 1000),
+    )
 
 
-def _last(opened: Tracking, experiment_id: str | None) -> Run:
+def _last(opened: Tracking, experiment_id: str | None, name: str | None) -> Run:
     client = opened.client()
     ids = (
         [experiment_id] if experiment_id else [found.experiment_id for found in client.search_experiments()]
     )
-    query = f"tags.`{names.KIND}` = 'search'"
-    runs = client.search_runs(ids, query, ViewType.ACTIVE_ONLY, 1, ["start_time DESC"])
-    if not runs:
-        raise TrackingError("There is no search to resume: start one without --resume.")
-    return runs[0]
+    for run in found_runs(opened, ids, f"tags.`{names.KIND}` = 'search'", "start_time DESC"):
+        if name is None or run.data.tags.get(names.EXPERIMENT) == name:
+            return run
+    which = f"search {name}" if name else "search"
+    raise TrackingError(f"There is no {which} to resume: start one without --resume.")
 
 
 def check_same(earlier: EarlierSearch, experiment: Experiment) -> None:
@@ -137,45 +161,25 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def ended_trials(earlier: EarlierSearch) -> list[TrialResult]:
-    """The results of the trials that ended, by number: each number once."""
+    """The results of the trials that ended, by number: each once, and rather finished than failed."""
     metric = earlier.experiment.search.metric
     results: dict[int, TrialResult] = {}
     for run in trial_runs(earlier.store, earlier.run_id):
         result = TrialResult.of_run(run, metric)
         if result is not None:
-            results.setdefault(result.trial, result)
+            known = results.get(result.trial)
+            if known is None or (result.finished and not known.finished):
+                results[result.trial] = result
     return [results[number] for number in sorted(results)]
-
-
-@contextmanager
-def held(root: Path, run_id: str) -> Iterator[None]:
-    """Hold a search in this process; the lock ends with the process, however it ends.
-
-    Raises
-    ------
-    TrackingError
-        Another process is at work on it.
-    """
-    place = root / "searches"
-    place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / f"{run_id}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrackingError(
-            f"The search {run_id} is still running in another process: stop it, or let it end."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
 def resumable(run_id: str) -> Iterator[None]:
     """Tell how to resume a search with whatever ends it but a mistake in what it was given."""
-    try:
-        yield
-    except (SearchError, StoreError, TrackingError, MlflowException, Interrupted) as error:
-        error.add_note(f"Resume it with: tuner search --resume {run_id}")
-        raise
+    how = f"Resume it with: tuner search --resume {run_id}"
+    with advising("The features that were extracted and the trials that ended are kept.", how):
+        try:
+            yield
+        except (SearchError, StoreError, TrackingError, MlflowException) as error:
+            error.add_note(how)
+            raise

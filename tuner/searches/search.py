@@ -14,22 +14,23 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from tuner.base.choices import WhereToFit
 from tuner.base.errors import SearchError
-from tuner.base.interrupts import Interrupted, StopRequests, stop_requests
+from tuner.base.interrupts import StopRequests, at_last, stop_requests, uninterrupted
 from tuner.checks.cluster import check_workers
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.matrices import matrix_bytes, write_matrices
-from tuner.extraction.preparation import (
+from tuner.models.flavor import write_model_files
+from tuner.networks.table import check_names
+from tuner.preparation.images import (
     PreparedImages,
     first_image,
     open_cache,
     prepare_images,
 )
-from tuner.extraction.tables import publish_tables
-from tuner.models.flavor import write_model_files
-from tuner.networks.table import check_names
+from tuner.preparation.matrices import matrix_bytes, write_matrices
+from tuner.preparation.tables import publish_tables
 from tuner.registry.versions import holder_of
 from tuner.reports.search import log_data, log_trials
 from tuner.searches.resume import (
@@ -37,7 +38,6 @@ from tuner.searches.resume import (
     check_same,
     check_same_images,
     ended_trials,
-    held,
     resumable,
 )
 from tuner.searches.winner import Winner, choose, finish_winner
@@ -46,14 +46,16 @@ from tuner.spark.launch import SparkLaunch, launch_spark
 from tuner.spark.sessions import DriverSession, launched_session
 from tuner.spark.worker_daemon import FOR_TRIALS, preloading
 from tuner.tracking import names
+from tuner.tracking.answering import without_credentials
+from tuner.tracking.heartbeat import Heartbeat
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
-from tuner.tracking.runs import LeftTrials, fail_trial, parent_run, trial_name
-from tuner.tracking.store import Tracking, open_tracking, without_credentials
+from tuner.tracking.runs import LeftTrials, fail_trial, finished_trial, parent_run, trial_name
+from tuner.tracking.store import Tracking, open_tracking
 from tuner.tracking.unsent import UNSENT
 from tuner.trials.progress import search_progress
 from tuner.trials.space import NUMBER, point_of_values
-from tuner.trials.spark_trials import TrialLimit, make_trials, results_of, run_trials
+from tuner.trials.spark_trials import TrialLimit, lost_reasons, make_trials, results_of, run_trials
 from tuner.trials.trial import Trial
 
 WORKER_BYTES = 2 * 2**30  # of a network's features as float32: up to so many, a worker fits by itself
@@ -132,24 +134,26 @@ def run_search(
     cache = open_cache(experiment, store)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
-        if resume:  # before its run is touched: another process may be at work on it
-            stack.enter_context(held(cache.root, resume.run_id))
+        heartbeat = Heartbeat(store)
+        if resume:  # before its run is touched: another process may do the same
+            heartbeat.claim(resume.run_id)
         run = stack.enter_context(
             parent_run(store, experiment.name, "search", resume.run_id if resume else None)
         )
         stack.enter_context(resumable(run.run_id))
-        if not resume:
-            stack.enter_context(held(cache.root, run.run_id))
+        stack.enter_context(heartbeat.beating(run.run_id))
         console.print(f"search {experiment.name} · MLflow run {run.run_id}", soft_wrap=True, markup=False)
-        run.json(experiment.to_yaml_dict(), names.EXPERIMENT_FILE)
+        with uninterrupted():  # without them it cannot be resumed
+            run.batch(tags={names.EXPERIMENT: experiment.name})
+            run.yaml(experiment.to_yaml_dict(), names.EXPERIMENT_FILE)
         name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
         launch = launch or launch_spark(
             name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS
         )
         left = LeftTrials(store, run.run_id)
         stack.callback(left.close)  # once Spark has stopped
+        stack.enter_context(at_last(left.close))
         session = stack.enter_context(launched_session(launch))
-        stop.listen()
         hosts = check_workers(
             session,
             cache=cache.root,
@@ -162,6 +166,14 @@ def run_search(
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
         search = _Search(experiment, store, run, cache, session, console, stop, launch.wait().workers, left)
         return search.go_on_with(resume) if resume else search.start()
+
+
+def fits_in_workers(asked: WhereToFit, size: int) -> bool:
+    """Whether a worker fits by itself or MLlib on the cluster, for tables that one should not hold.
+
+    `size` is that of the widest network's features, in bytes.
+    """
+    return asked == "worker" or (asked == "auto" and size <= WORKER_BYTES)
 
 
 @dataclass(frozen=True)
@@ -210,8 +222,8 @@ class _Search:
             trial = self._trial(prepared, staging)
             self.workers.result()
             with self._timed("trials"):
-                results = self._run_trials(trial, ended)
-            frame = log_trials(self.run, results, self.experiment.search.metric)
+                results, lost = self._run_trials(trial, ended)
+            frame = log_trials(self.run, results, self.experiment.search.metric, lost)
             with self._timed("winner"):
                 winner = finish_winner(
                     self.session,
@@ -251,9 +263,9 @@ class _Search:
         return replace(trial, tables=tables, endpoint=self.session.endpoint)
 
     def _fits_in_workers(self, prepared: PreparedImages) -> bool:
-        """Whether a worker fits by itself or MLlib on the cluster, for tables that one should not hold."""
+        """Decide where trials fit, and say it."""
         asked, size = self.experiment.search.fit, matrix_bytes(prepared)
-        inside = asked == "worker" or (asked == "auto" and size <= WORKER_BYTES)
+        inside = fits_in_workers(asked, size)
         where = "in the workers" if inside else "by MLlib on Spark"
         self.console.print(
             f"trials fit {where} (fit: {asked}; {size / 2**20:,.0f} MiB of features)", markup=False
@@ -261,7 +273,10 @@ class _Search:
         self.run.batch(params={"search.fits_in": "worker" if inside else "spark"})
         return inside
 
-    def _run_trials(self, trial: Trial, ended: Sequence[TrialResult]) -> list[TrialResult]:
+    def _run_trials(
+        self, trial: Trial, ended: Sequence[TrialResult]
+    ) -> tuple[list[TrialResult], list[str]]:
+        """Give the trials' results, and what Spark said of those that came to none."""
         search = self.experiment.search
         trials = make_trials(self.session.spark, search, ended=ended, limit=self._limit())
 
@@ -275,11 +290,6 @@ class _Search:
                 search_progress(self.console, trials, search.max_evals, search.metric),
             ):
                 run_trials(trials, trial, search, ends=lambda result: result.unsent)
-        except Interrupted:
-            context = self.session.spark.sparkContext
-            context.setLogLevel("OFF")  # a cancelled job is not an error here
-            context.cancelAllJobs()  # what MLlib still does for these trials
-            raise
         finally:
             self.left.know(results_of(trials))
             self.left.close()
@@ -287,11 +297,14 @@ class _Search:
         unsent = sum(result.unsent for result in results)
         if unsent:
             raise SearchError(
-                f"The MLflow server {without_credentials(self.store.uri)} does not answer any more, so the "
-                f"search was stopped. {unsent} finished trials wait on disk; when the server is back, send "
+                f"The MLflow store {without_credentials(self.store.uri)} does not answer any more, so the "
+                f"search was stopped. {unsent} finished trials wait on disk; when it is back, send "
                 f"them with: tuner push {trial.unsent}"
             )
-        return results
+        lost = lost_reasons(trials)
+        if not results and not lost:
+            raise SearchError(f"No trial came to its end: {trials.reason or 'each lost its worker'}.")
+        return results, lost
 
     def _limit(self) -> TrialLimit | None:
         """Where a trial does not end itself in time, its process is ended."""
@@ -303,6 +316,9 @@ class _Search:
         def late(values: Mapping[str, Any]) -> TrialResult:
             point = point_of_values(values, search)
             number, params = int(point[NUMBER]), TrialParams.from_point(point)
+            finished = finished_trial(self.store, self.run.run_id, number, search.metric)
+            if finished is not None:  # it came to its end meanwhile
+                return finished
             run_id = fail_trial(self.store, self.run.run_id, number, params.to_dict(), reason)
             name = trial_name(number, params.backbone)
             return TrialResult(number, params, name, run_id, reason=reason)

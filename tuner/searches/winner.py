@@ -14,12 +14,12 @@ from tuner.evaluation.metrics import Evaluation, evaluate
 from tuner.evaluation.predictions import Scored
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.preparation import PreparedImages
-from tuner.extraction.tables import feature_table
 from tuner.images.splits import TEST
 from tuner.models.flavor import FittedModel, log_model
 from tuner.models.pipeline import classifier_params, fit_classifier, head_of
 from tuner.networks.resolution import Network
+from tuner.preparation.images import PreparedImages
+from tuner.preparation.tables import feature_table
 from tuner.registry.promotion import place_version
 from tuner.registry.versions import RegisteredVersion, describe_version, register_version
 from tuner.reports.model_card import ModelFacts, model_card, short_card

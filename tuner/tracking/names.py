@@ -8,14 +8,20 @@ from urllib.parse import urlencode
 KIND = "tuner.kind"  # search, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"
+HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
+EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
 DATA_DIGEST = "tuner.data_digest"
 
-# Tags of a model version: the search that made it, and the moves of the alias (from, to, at, why).
+# Tags of a model version: the search that made it, and its last moves (alias, from, to, at, why).
 SEARCH_RUN = "tuner.search_run_id"
 TRIAL_RUN = "tuner.trial_run_id"
 PROMOTION = "tuner.promotion"
 ROLLBACK = "tuner.rollback"
+
+# Tags of a registered model: every move of its aliases, numbered; and who is about to make one.
+MOVE = "tuner.move"
+TURN = "tuner.turn"
 
 # Artifacts of a search.
 EXPERIMENT_FILE = "experiment.yaml"

@@ -21,14 +21,14 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from PIL import Image
-from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.base.errors import TrackingError
-from tuner.tracking.store import Tracking, bounded_requests, reason
+from tuner.experiment.file import yaml_text
+from tuner.tracking.answering import REFUSALS, check_answers, reason
+from tuner.tracking.store import Tracking
 
 
 class RunLog:
@@ -41,7 +41,7 @@ class RunLog:
     run_id, experiment_id
         The run's id, and its MLflow experiment's.
     earlier
-        The run as it was, if it is taken up again: MLflow changes no parameter and appends to tables.
+        The run as it was, if it is taken up again: MLflow changes no parameter.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class RunLog:
         self._client = client
         self.run_id = run_id
         self._experiment_id = experiment_id
-        self._params: Mapping[str, str] = earlier.data.params if earlier else {}
-        self._resumed = earlier is not None
+        self._params = dict(earlier.data.params) if earlier else {}
+        tables = earlier.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]") if earlier else "[]"
+        self._tables: list[dict[str, str]] = json.loads(tables)
 
     def batch(
         self,
@@ -69,6 +70,7 @@ class RunLog:
         """
         given = {key: str(value) for key, value in (params or {}).items()}
         changed = {key: value for key, value in given.items() if self._params.get(key, value) != value}
+        self._params = given | self._params
         now = int(time.time() * 1000)
         values = [
             Metric(key, float(value), now, 0, model_id=model_id) for key, value in (metrics or {}).items()
@@ -87,8 +89,12 @@ class RunLog:
         self._client.log_text(self.run_id, text, file)
 
     def json(self, data: Any, file: str) -> None:
-        """Write a JSON or YAML artifact, by the ending of `file`."""
+        """Write plain data as JSON."""
         self._client.log_dict(self.run_id, data, file)
+
+    def yaml(self, data: Any, file: str) -> None:
+        """Write plain data as YAML, in the dialect in which it is read."""
+        self.text(yaml_text(data), file)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -98,7 +104,7 @@ class RunLog:
             self._client.log_artifacts(self.run_id, folder)
 
     def model(self, name: str, save: Callable[[str, Model], None]) -> LoggedModel:
-        """Log a model of this run, as `mlflow.models.Model.log` does, in fewer requests.
+        """Log a model of this run, with its parameters, as `mlflow.models.Model.log` does in more requests.
 
         Parameters
         ----------
@@ -107,7 +113,9 @@ class RunLog:
         save
             A flavor's `save_model`: it writes the model's folder, given its path and MLflow's description.
         """
-        logged = self._client.create_logged_model(self._experiment_id, name, source_run_id=self.run_id)
+        logged = self._client.create_logged_model(
+            self._experiment_id, name, source_run_id=self.run_id, params=self._params
+        )
         self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
         described = Model(
             artifact_path=logged.artifact_location,
@@ -123,13 +131,17 @@ class RunLog:
 
     def table(self, frame: pd.DataFrame, file: str) -> None:
         """Write a table that MLflow's UI shows as one; one that is there is replaced."""
-        folder = Path(file).parent.name or None
-        if self._resumed and file in [
-            known.path for known in self._client.list_artifacts(self.run_id, folder)
-        ]:
-            self.json(json.loads(table_json(frame)), file)
-        else:
-            self._client.log_table(self.run_id, frame, file)
+        self.text(table_json(frame), file)
+        self.batch(tags=self.tables_tag(file))
+
+    def tables_tag(self, file: str) -> dict[str, str]:
+        """The tag by which MLflow's UI knows which of the run's artifacts are tables: this one, too.
+
+        `MlflowClient.log_table` sets it, in five requests a table; there is no public name for it.
+        """
+        entry = {"path": file, "type": "table"}
+        self._tables += [entry] if entry not in self._tables else []
+        return {MLFLOW_LOGGED_ARTIFACTS: json.dumps(self._tables)}
 
     def csv(self, frame: pd.DataFrame, file: str) -> None:
         """Write a table as CSV; its line ends are quoted where a value holds one, a file's name say."""
@@ -160,14 +172,6 @@ def table_json(frame: pd.DataFrame) -> str:
     return str(frame.to_json(orient="split", index=False, date_format="iso"))
 
 
-def tables_tag(*files: str) -> dict[str, str]:
-    """The tag by which MLflow's UI knows which artifacts of a run are tables.
-
-    `MlflowClient.log_table` sets it, in five requests a table; there is no public name for it.
-    """
-    return {MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": file, "type": "table"} for file in files])}
-
-
 def read_artifact(tracking: Tracking, run_id: str, file: str, folder: Path) -> Path:
     """Fetch an artifact of a run into `folder`.
 
@@ -177,7 +181,7 @@ def read_artifact(tracking: Tracking, run_id: str, file: str, folder: Path) -> P
         The run has no such artifact, or the store does not answer.
     """
     try:
-        with bounded_requests():
-            return Path(tracking.client().download_artifacts(run_id, file, str(folder)))
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+        check_answers(tracking.uri)
+        return Path(tracking.client().download_artifacts(run_id, file, str(folder)))
+    except REFUSALS as error:
         raise TrackingError(f"The run {run_id} has no {file} that can be read: {reason(error)}.") from error

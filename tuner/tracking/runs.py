@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import mlflow
@@ -13,21 +14,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pyspark import TaskContext
-from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.base.errors import StoreError
-from tuner.base.interrupts import Interrupted
+from tuner.base.interrupts import Interrupted, at_last, stop_counts, stop_requests, uninterrupted
+from tuner.tracking.answering import REFUSALS, check_answers, reason, without_credentials
 from tuner.tracking.names import ERROR_FILE, KIND, RESUMED, TRIAL
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
-from tuner.tracking.store import Tracking, bounded_requests, reason, without_credentials
-
-
-@contextmanager
-def _the_first_error_counts() -> Iterator[None]:
-    """Write what can be written of a failure: a store that is gone must not hide the failure itself."""
-    with bounded_requests(), suppress(MlflowException, SQLAlchemyError, OSError):
-        yield
+from tuner.tracking.store import Tracking, be_patient, forget_active_run
 
 
 @contextmanager
@@ -35,7 +29,7 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
     """Start the run of a search, or go on with the one that `mlflow run` started or with `resumed`.
 
     It is the active run meanwhile, for MLflow's fluent calls on the driver. An exception ends it as
-    FAILED, with the message as an artifact; Ctrl-C as KILLED.
+    FAILED, with the message as an artifact; Ctrl-C and what else stops the process as KILLED.
 
     Raises
     ------
@@ -43,25 +37,36 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
         The store refuses something, or stopped answering.
     """
     tracking.make_current()
-    client = tracking.client()
-    outer = os.environ.get("MLFLOW_RUN_ID")
-    status = "FINISHED"
-    if resumed and outer:
-        client.set_tag(outer, RESUMED, resumed)
-    run = mlflow.start_run(
-        resumed, experiment_id=tracking.experiment_id, run_name=None if outer or resumed else name
-    )
-    log = RunLog(client, run.info.run_id, run.info.experiment_id, run if resumed else None)
-    try:
-        log.batch(tags={KIND: kind})
+    with stop_requests(), ExitStack() as stack:
+        with uninterrupted():  # a run that is begun must be one that ends
+            client = tracking.client()
+            outer = os.environ.get("MLFLOW_RUN_ID")
+            if resumed and outer:
+                client.set_tag(outer, RESUMED, resumed)
+            run = mlflow.start_run(
+                resumed, experiment_id=tracking.experiment_id, run_name=None if outer or resumed else name
+            )
+            log = RunLog(client, run.info.run_id, run.info.experiment_id, run if resumed else None)
+            stack.enter_context(_ended(tracking, log))
+            log.batch(tags={KIND: kind})
         yield log
+
+
+@contextmanager
+def _ended(tracking: Tracking, log: RunLog) -> Iterator[None]:
+    """End the active run, as what happens meanwhile demands; a store that is gone hides no failure."""
+    status = "FINISHED"
+    try:
+        with at_last(partial(log.finish, "KILLED")), stop_counts():
+            yield
     except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
         raise
     except Exception as error:
         status = "FAILED"
-        with _the_first_error_counts():
-            log.text(f"{error}\n", ERROR_FILE)
+        with suppress(*REFUSALS):
+            if answers(tracking):
+                log.text(f"{error}\n", ERROR_FILE)
         if isinstance(error, MlflowException):
             shown = without_credentials(tracking.uri)
             raise StoreError(
@@ -69,18 +74,18 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
             ) from error
         raise
     finally:
-        with nullcontext() if status == "FINISHED" else _the_first_error_counts():
-            mlflow.end_run(status)
+        with nullcontext() if status == "FINISHED" else suppress(*REFUSALS):
+            if status == "FINISHED" or answers(tracking):
+                mlflow.end_run(status)
+            else:
+                forget_active_run()
 
 
 def answers(tracking: Tracking) -> bool:
-    """Whether a tracking server answers; a store without a server always does."""
-    if not tracking.uri.startswith("http"):
-        return True
+    """Whether the store's server or database answers, within seconds; one without always does."""
     try:
-        with bounded_requests():
-            tracking.client().get_experiment(tracking.experiment_id)
-    except (MlflowException, OSError):
+        check_answers(tracking.uri)
+    except ConnectionError:
         return False
     return True
 
@@ -95,8 +100,7 @@ def trial_run(
     tracking: Tracking, parent_id: str, number: int, params: Mapping[str, Any]
 ) -> Iterator[RunLog]:
     """Make a trial's child run, on the worker; an exception ends it as FAILED with `error.txt`."""
-    # A server that is started again is waited for, a minute for each request; MLflow's default is four.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    be_patient()
     # MLflow puts a logged model into this process's experiment, whatever its run is.
     os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
     tracking.make_current()
@@ -106,9 +110,10 @@ def trial_run(
         log.batch(params=params)
         yield log
     except BaseException as error:
-        with _the_first_error_counts():
-            log.text(f"{error}\n\n{traceback.format_exc()}", ERROR_FILE)
-            log.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        with suppress(*REFUSALS):
+            if answers(tracking):
+                log.text(f"{error}\n\n{traceback.format_exc()}", ERROR_FILE)
+                log.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     log.finish()
 
@@ -141,18 +146,28 @@ def _begun(tracking: Tracking, parent_id: str, number: int) -> list[str]:
 
 def trial_runs(tracking: Tracking, parent_id: str) -> list[Run]:
     """The child runs of a search, oldest first."""
-    client = tracking.client()
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and tags.`{KIND}` = 'trial'"
-    runs: list[Run] = []
-    token = None
+    return list(found_runs(tracking, [tracking.experiment_id], query, "start_time ASC"))
+
+
+def found_runs(tracking: Tracking, experiment_ids: list[str], query: str, order: str) -> Iterator[Run]:
+    """Search runs, page by page as they are asked for."""
+    client, token = tracking.client(), None
     while True:
-        page = client.search_runs(
-            [tracking.experiment_id], query, order_by=["start_time ASC"], page_token=token
-        )
-        runs += page
+        page = client.search_runs(experiment_ids, query, order_by=[order], page_token=token)
+        yield from page
         token = page.token
         if not token:
-            return runs
+            return
+
+
+def finished_trial(tracking: Tracking, parent_id: str, number: int, metric: str) -> TrialResult | None:
+    """The result of a trial that finished in MLflow, though nobody heard of it; None if it did not."""
+    for run in trial_runs(tracking, parent_id):
+        result = TrialResult.of_run(run, metric)
+        if result is not None and result.trial == number and result.finished:
+            return result
+    return None
 
 
 def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[str, Any], why: str) -> str:

@@ -5,31 +5,36 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.tracking import fluent
 
 from tuner.base.errors import TrackingError
-from tuner.base.wording import first_line
+from tuner.base.files import private_folder
+from tuner.base.uris import local_path
+from tuner.tracking.answering import (
+    REFUSALS,
+    check_answers,
+    is_database,
+    reason,
+    wait_for_database,
+    without_credentials,
+)
 
 # How a secured server is reached; the workers of a cluster do not have the driver's environment.
 _ACCESS = tuple(
     f"MLFLOW_TRACKING_{name}"
     for name in ("USERNAME", "PASSWORD", "TOKEN", "INSECURE_TLS", "SERVER_CERT_PATH", "CLIENT_CERT_PATH")
 )
-_CHECK_SECONDS = 10
+_EXPERIMENT_VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+_RETRIES = "5"  # of a request to a server, about a minute; MLflow's default is four
 _SQLITE_WAIT_SECONDS = 60  # writers of one SQLite file queue up; the default gives up after 5 s
 
 
@@ -54,12 +59,19 @@ class Tracking:
 
     def client(self) -> MlflowClient:
         """Open a client of this store; nothing else in the process changes."""
+        if is_database(self.uri):
+            wait_for_database(self.uri)
         return MlflowClient(self.uri)
 
 
-def without_credentials(uri: str) -> str:
-    """Mask the user and password of a URI, for messages and logs."""
-    return re.sub(r"//[^@/]+@", "//***@", uri)
+def _check_password(uri: str) -> None:
+    """Refuse a database's password with an @, which would be taken for the host's, and told as such."""
+    userinfo, _, _ = uri.partition("://")[2].partition("?")[0].rpartition("@")
+    if "@" in userinfo and not uri.startswith("http"):
+        raise TrackingError(
+            f"The MLflow tracking store {without_credentials(uri)} cannot be used: the @ in its user or "
+            "password must be written as %40 (check MLFLOW_TRACKING_URI)."
+        )
 
 
 def _take_credentials(uri: str) -> str:
@@ -75,6 +87,7 @@ def _take_credentials(uri: str) -> str:
 def _store_uri() -> str:
     """The tracking URI that MLflow would use, made fit for several writers on SQLite, wherever they run."""
     uri = _take_credentials(mlflow.get_tracking_uri())
+    _check_password(uri)
     if uri.startswith("sqlite:///"):
         file, mark, options = uri.removeprefix("sqlite:///").partition("?")
         uri = f"sqlite:///{Path(file).absolute()}{mark}{options}"
@@ -83,34 +96,22 @@ def _store_uri() -> str:
     return uri
 
 
-@contextmanager
-def bounded_requests() -> Iterator[None]:
-    """Let a server that does not answer fail within seconds; MLflow's own patience is minutes."""
-    limits = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_CHECK_SECONDS),
-    }
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update(limits)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def be_patient() -> None:
+    """Let requests to a server that is started again wait for it, about a minute each."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what went wrong, fit for a sentence."""
-    line = first_line(error)
-    # What follows names the address once more, three times over.
-    return without_credentials(line.partition(" with exception HTTPConnectionPool")[0])
+def forget_active_run() -> None:
+    """Let MLflow's fluent calls, and the end of this process, leave the active run alone.
+
+    `mlflow.end_run` tells the store, and waits for minutes where that does not answer.
+    """
+    fluent._active_run_stack.get().pop()  # type: ignore[no-untyped-call]
 
 
 def open_registry() -> Tracking:
     """Find the store and its model registry, for what writes no runs; nothing is asked of it yet."""
+    be_patient()
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.spark"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a new store logs each of its migrations
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file
@@ -122,8 +123,7 @@ def open_registry() -> Tracking:
 def _alone_with(uri: str) -> FileLock:
     """Two processes that make a new store's tables, or an experiment, at once would fail."""
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    place = Path(tempfile.gettempdir()) / f"tuner-{os.getuid()}-{name}.lock"
-    return FileLock(place, timeout=_SQLITE_WAIT_SECONDS)
+    return FileLock(private_folder() / f"{name}.lock", timeout=_SQLITE_WAIT_SECONDS)
 
 
 def open_tracking(experiment_name: str) -> Tracking:
@@ -140,8 +140,9 @@ def open_tracking(experiment_name: str) -> Tracking:
     uri = open_registry().uri
     shown = without_credentials(uri)
     try:
-        with bounded_requests(), _alone_with(uri):
-            client = MlflowClient(uri)
+        check_answers(uri)
+        with _alone_with(uri):
+            client = Tracking(uri, "").client()
             run_id = os.environ.get("MLFLOW_RUN_ID")
             experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
             if run_id:
@@ -155,7 +156,7 @@ def open_tracking(experiment_name: str) -> Tracking:
                     f"The MLflow experiment {experiment_id} in {shown} was deleted: restore it (mlflow "
                     "experiments restore), or give another with --experiment-name or the file's name."
                 )
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except REFUSALS as error:
         raise TrackingError(
             f"The MLflow tracking store {shown} cannot be used: {reason(error)} "
             "(check MLFLOW_TRACKING_URI, and that the server runs)."
@@ -163,10 +164,21 @@ def open_tracking(experiment_name: str) -> Tracking:
     return Tracking(uri, experiment_id)
 
 
+def named_experiment(experiment_name: str | None) -> str | None:
+    """The id of the MLflow experiment that the environment or, if given, a file names; None: neither does.
+
+    Raises
+    ------
+    TrackingError
+        As `open_tracking`.
+    """
+    if experiment_name is None and not any(map(os.environ.get, _EXPERIMENT_VARIABLES)):
+        return None
+    return open_tracking(experiment_name or "").experiment_id
+
+
 def local_artifacts(tracking: Tracking) -> Path | None:
     """The folder of the experiment's artifacts; None where another machine, or a server, keeps them."""
     location = tracking.client().get_experiment(tracking.experiment_id).artifact_location
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path)).resolve()
-    return None if parts.scheme else Path(location).resolve()
+    path = local_path(location)
+    return path.resolve() if path else None

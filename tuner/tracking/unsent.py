@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from tuner.base.errors import TrackingError
+from tuner.base.errors import StoreError, TrackingError
+from tuner.base.uris import file_uri
+from tuner.tracking.answering import REFUSALS, check_answers, reason, without_credentials
 from tuner.tracking.names import MODEL, TRIAL
 from tuner.tracking.run_log import RunLog
-from tuner.tracking.runs import trial_runs
+from tuner.tracking.runs import answers, found_runs, trial_runs
 from tuner.tracking.store import Tracking, open_registry
 
 UNSENT = "unsent"  # in a trial's result: it waits on disk
@@ -32,7 +35,7 @@ def open_unsent(folder: Path) -> Tracking:
     with FileLock(folder / _LOCK):  # two workers that make its tables at once would fail
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(UNSENT)
-        place = (folder / _ARTIFACTS).absolute().as_uri()
+        place = file_uri(folder / _ARTIFACTS)
         return Tracking(uri, found.experiment_id if found else client.create_experiment(UNSENT, place))
 
 
@@ -51,28 +54,48 @@ def push(folder: Path) -> tuple[int, list[str]]:
     Raises
     ------
     TrackingError
-        The folder holds no unsent trials, or the server does not answer.
+        The folder holds no unsent trials, or the store does not answer.
+    StoreError
+        The store refuses a trial, or stopped answering; what is not sent is kept.
     """
     if not (folder / _STORE).is_file():
         raise TrackingError(f"There are no unsent trials in {folder}: check the path.")
     target, source = open_registry(), open_unsent(folder)
-    runs = [
-        run
-        for run in source.client().search_runs([source.experiment_id], order_by=["start_time ASC"])
-        if run.info.status == "FINISHED"
-    ]
+    shown = without_credentials(target.uri)
+    try:
+        check_answers(target.uri)
+    except ConnectionError as error:
+        raise TrackingError(
+            f"The MLflow store {shown} does not answer: {error}. The trials stay in {folder}; check "
+            "MLFLOW_TRACKING_URI, and send them when it is back."
+        ) from error
+    try:
+        done = _send_all(source, target, folder)
+    except REFUSALS as error:
+        raise StoreError(
+            f"The MLflow store {shown} refuses a trial, or stopped answering: {reason(error)}. What was "
+            f"not sent stays in {folder}: send it with tuner push {folder}"
+        ) from error
+    shutil.rmtree(folder)
+    return done
+
+
+def _send_all(source: Tracking, target: Tracking, folder: Path) -> tuple[int, list[str]]:
+    finished = "attributes.status = 'FINISHED'"
+    runs = list(found_runs(source, [source.experiment_id], finished, "start_time ASC"))
     parents = sorted({run.data.tags[MLFLOW_PARENT_RUN_ID] for run in runs})
     sent = 0
     for parent_id in parents:
         parent = target.client().get_run(parent_id)
         there = Tracking(target.uri, parent.info.experiment_id)
-        finished = [run for run in trial_runs(there, parent_id) if run.info.status == "FINISHED"]
-        known = {run.data.tags[TRIAL] for run in finished}
+        finished_there = (run for run in trial_runs(there, parent_id) if run.info.status == "FINISHED")
+        known = {run.data.tags[TRIAL] for run in finished_there}
         for run in runs:
-            if run.data.tags[MLFLOW_PARENT_RUN_ID] == parent_id and run.data.tags[TRIAL] not in known:
+            number = run.data.tags[TRIAL]
+            if run.data.tags[MLFLOW_PARENT_RUN_ID] == parent_id and number not in known:
                 _send(run, source, there, folder)
+                known.add(number)
                 sent += 1
-    shutil.rmtree(folder)
     return sent, parents
 
 
@@ -90,18 +113,24 @@ def _send(run: Run, source: Tracking, target: Tracking, folder: Path) -> None:
     copy = there.create_run(
         target.experiment_id, run.info.start_time, dict(run.data.tags), run.info.run_name
     )
-    params = [Param(name, value) for name, value in run.data.params.items()]
-    there.log_batch(copy.info.run_id, metrics, params)
-    there.log_artifacts(copy.info.run_id, str(artifacts))
-    for model in saved:
-        Model.log(
-            artifact_path=None,
-            name=MODEL,
-            flavor=sys.modules[__name__],
-            run_id=copy.info.run_id,
-            saved=model,
-            validate_serving_input=False,
-        )
+    try:
+        params = [Param(name, value) for name, value in run.data.params.items()]
+        there.log_batch(copy.info.run_id, metrics, params)
+        there.log_artifacts(copy.info.run_id, str(artifacts))
+        for model in saved:
+            Model.log(
+                artifact_path=None,
+                name=MODEL,
+                flavor=sys.modules[__name__],
+                run_id=copy.info.run_id,
+                saved=model,
+                validate_serving_input=False,
+            )
+    except BaseException:  # it is sent anew
+        with suppress(*REFUSALS):
+            if answers(target):
+                there.set_terminated(copy.info.run_id, "KILLED")
+        raise
     RunLog(there, copy.info.run_id, target.experiment_id).finish()
 
 

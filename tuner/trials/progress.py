@@ -48,6 +48,8 @@ def search_progress(console: Console, trials: Any, max_evals: int, metric: str) 
         left = (time.monotonic() - started) / done * (max_evals - done) if done else 0.0
         failed = f" · {counts.failed} failed" if counts.failed else ""
         remaining = f" · about {_clock(left)} left" if done and done < max_evals else ""
+        if trials.reason:
+            remaining = f" · no more begin: {trials.reason}"
         return f"{done}/{max_evals} trials{failed} · {counts.best_text()}{remaining}"
 
     def watch_terminal() -> None:
@@ -56,11 +58,11 @@ def search_progress(console: Console, trials: Any, max_evals: int, metric: str) 
                 status.update(line(_TrialCounts(trials, metric)))
 
     def watch_log() -> None:
-        shown = 0
+        shown = 0, False
         while not finished.wait(_POLL_SECONDS):
             counts = _TrialCounts(trials, metric)
-            if counts.ended > shown:
-                shown = counts.ended
+            if (now := (counts.ended, bool(trials.reason))) > shown:
+                shown = now
                 console.print(line(counts), soft_wrap=True, markup=False)
 
     watcher = threading.Thread(target=watch_terminal if console.is_terminal else watch_log, daemon=True)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from hyperopt import STATUS_OK, SparkTrials, fmin
-from hyperopt.base import JOB_STATE_DONE
+from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_NEW
 from hyperopt.exceptions import AllTrialsFailed
 from pyspark.sql import SparkSession
 
 from tuner.experiment.schema import SearchSettings
 from tuner.spark.jobs import cancelled_after
+from tuner.spark.jvm import worker_reason
 from tuner.tracking.results import TrialResult
 from tuner.trials.space import WithoutRepeats, document_of, hyperopt_space
 
@@ -137,30 +138,44 @@ def short_polls() -> Iterator[None]:
             module.time = time  # type: ignore[attr-defined]
 
 
-class NoGain:
-    """Stop after `patience` trials in a row that did not better the best loss; None: never.
+def since_gain(documents: Iterable[Mapping[str, Any]]) -> int:
+    """How many trials have ended since the best loss was found; one that failed or was lost has no loss."""
+    ended = [doc for doc in documents if doc["state"] in (JOB_STATE_DONE, JOB_STATE_ERROR)]
+    best, since = float("inf"), 0
+    for doc in sorted(ended, key=lambda doc: doc["tid"]):  # not by when they ended: that is chance
+        loss = doc["result"].get("loss")
+        if doc["result"].get("status") == STATUS_OK and loss is not None and loss < best:
+            best, since = loss, 0
+        else:
+            since += 1
+    return since
 
-    hyperopt's own stopper raises on a trial that has no loss yet, which ends SparkTrials' dispatcher and
-    leaves `fmin` waiting for ever.
+
+class EndingTrials(SparkTrials):  # type: ignore[misc]  # untyped
+    """SparkTrials that begin no more trials once there is a reason; those that run end, and count.
+
+    hyperopt's own timeout and stopper cancel what runs, though a trial may have finished in MLflow by then;
+    and they look for a reason only when one more trial has succeeded. Its loops refresh at each poll: here,
+    too, there is a look.
     """
 
-    def __init__(self, patience: int | None) -> None:
-        self._patience = patience
+    reason: str | None = None  # why no more trials begin, fit for a sentence
+    ends: Callable[[], str | None] = staticmethod(lambda: None)
 
-    def __call__(self, trials: Any, *_: Any) -> tuple[bool, list[Any]]:
-        """Tell whether to stop, in the form that `fmin` wants."""
-        if self._patience is None:
-            return False, []
-        done = [doc for doc in list(trials.trials) if doc["state"] == JOB_STATE_DONE]
-        done.sort(key=lambda doc: doc["tid"])  # not by when they ended: that is chance
-        best, since = float("inf"), 0
-        for doc in done:
-            loss = doc["result"].get("loss")
-            if doc["result"].get("status") == STATUS_OK and loss is not None and loss < best:
-                best, since = loss, 0
-            else:
-                since += 1
-        return since >= self._patience, []
+    def refresh(self) -> None:
+        """Look at what became of the trials, and let those that wait for a slot go if no more begin."""
+        super().refresh()
+        self.reason = self.reason or self.ends()
+        if self.reason is None:
+            return
+        self.parallelism = 0  # looked at before a trial begins
+        for doc in self.trials:
+            if doc["state"] == JOB_STATE_NEW:
+                doc["state"] = JOB_STATE_CANCEL
+
+    def documents(self) -> list[dict[str, Any]]:
+        """What hyperopt keeps of each trial, also of those that were lost with their workers."""
+        return list(self._dynamic_trials)
 
 
 def make_trials(
@@ -169,7 +184,7 @@ def make_trials(
     *,
     ended: Sequence[TrialResult] = (),
     limit: TrialLimit | None = None,
-) -> SparkTrials:
+) -> EndingTrials:
     """SparkTrials with the search's parallelism, on the driver's classic session.
 
     `ended` are the results of trials that ended before, by number: hyperopt learns from them, and none
@@ -177,7 +192,7 @@ def make_trials(
     """
     # Its log repeats each failure with a traceback; a failed trial tells its reason in MLflow.
     logging.getLogger("hyperopt-spark").setLevel(logging.CRITICAL)
-    trials = SparkTrials(parallelism=search.parallelism, spark_session=_TrialSession(spark, limit))
+    trials = EndingTrials(parallelism=search.parallelism, spark_session=_TrialSession(spark, limit))
     documents = [
         document_of(place, result.trial, result.params, search)
         | {"state": JOB_STATE_DONE, "result": result.to_document(search.metric)}
@@ -195,8 +210,14 @@ def results_of(trials: Any) -> list[TrialResult]:
     return [result for result in results if result is not None]
 
 
+def lost_reasons(trials: Any) -> list[str]:
+    """What Spark said of the trials that never came to a result of their own: each thing once."""
+    errors = [doc["misc"].get("error") for doc in list(trials.trials) if doc["state"] == JOB_STATE_ERROR]
+    return sorted({worker_reason(error[1]) for error in errors if error})
+
+
 def run_trials(
-    trials: SparkTrials,
+    trials: EndingTrials,
     objective: Objective,
     search: SearchSettings,
     *,
@@ -205,54 +226,61 @@ def run_trials(
     """Run the trials of a search; `trials` holds them, for others to watch meanwhile.
 
     With `search.deterministic`, trials are proposed in rounds of four, whatever the parallelism, each from
-    the results of all rounds before it, so that which trial ends first changes nothing.
+    the results of all rounds before it, so that which trial ends first changes nothing. A trial that is
+    lost for good (its worker died again and again) is made up for.
 
-    A trial that is lost for good (its worker died again and again) is made up for. A result that `ends` the
-    search is the last: the trials beside it are cancelled.
+    After `search.timeout`, after `search.early_stop` trials without a gain and after a result that `ends`
+    the search no more trials begin; those that run end, and count. `trials.reason` tells which it was.
     """
     deadline = None if search.timeout is None else time.monotonic() + search.timeout
-    no_gain = NoGain(search.early_stop)
 
-    def ended(trials: Any, *_: Any) -> tuple[bool, list[Any]]:
-        return any(ends(result) for result in results_of(trials)), []
+    def over() -> str | None:
+        if any(ends(result) for result in results_of(trials)):
+            return "the last one ended the search"
+        if deadline is not None and time.monotonic() >= deadline:
+            return f"search.timeout, {search.timeout:g} s, has passed"
+        return None
 
-    def stop(trials: Any, *_: Any) -> tuple[bool, list[Any]]:
-        return ended(trials)[0] or no_gain(trials)[0], []
+    def no_gain() -> str | None:
+        patience = search.early_stop
+        if patience is None or since_gain(trials.documents()) < patience:
+            return None
+        return f"{patience} trials in a row brought no gain (search.early_stop)"
 
+    trials.ends = over if search.deterministic else lambda: over() or no_gain()
     step = _ROUND if search.deterministic else search.max_evals
     algorithm = WithoutRepeats(search)
     for wanted in _totals(step, search.max_evals):
         while (before := len(trials)) < wanted:
-            if deadline is not None:
-                trials.timeout = max(deadline - time.monotonic(), 0.1)
-            stopper = ended if search.deterministic else stop
-            _propose_and_run(trials, objective, search, algorithm, wanted, stopper)
+            _propose_and_run(trials, objective, search, algorithm, wanted)
             # As many as before: the space is exhausted, or every trial's worker died.
-            if trials.fmin_cancelled_reason or len(trials) == before:
+            if trials.reason or trials.fmin_cancelled_reason or len(trials) == before:
                 return
-        if stop(trials)[0]:
+        trials.reason = no_gain()
+        if trials.reason:
             return
 
 
 def _propose_and_run(
-    trials: SparkTrials,
+    trials: EndingTrials,
     objective: Objective,
     search: SearchSettings,
     algorithm: WithoutRepeats,
     wanted: int,
-    stop: Callable[..., Any],
 ) -> None:
+    def suggest(*arguments: Any) -> list[dict[str, Any]]:
+        return [] if trials.reason else algorithm(*arguments)
+
     with short_polls(), warnings.catch_warnings(), contextlib.suppress(AllTrialsFailed):
         warnings.filterwarnings("ignore", message="Spark session is not provided")
         fmin(
             objective,
             hyperopt_space(search),
-            algo=algorithm,
+            algo=suggest,
             max_evals=wanted,
             trials=trials,
             rstate=np.random.default_rng(search.seed),
             max_queue_len=_ROUND if search.deterministic else 1,
-            early_stop_fn=stop,
             show_progressbar=False,
             verbose=False,
             return_argmin=False,

@@ -19,14 +19,15 @@ from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import Evaluation, evaluate, summarize_folds
 from tuner.evaluation.predictions import Scored
-from tuner.extraction.matrices import FeatureMatrices
 from tuner.images.splits import VALIDATION
 from tuner.models.flavor import FittedModel, log_model
 from tuner.models.pipeline import classifier_params
 from tuner.networks.resolution import Network
+from tuner.preparation.matrices import FeatureMatrices
 from tuner.reports.evaluation import log_evaluation
 from tuner.spark.endpoint import Endpoint
 from tuner.tracking import names
+from tuner.tracking.answering import REFUSALS
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import answers, trial_name, trial_run
@@ -36,6 +37,8 @@ from tuner.trials.fits import Fit, Fits
 from tuner.trials.space import NUMBER
 from tuner.trials.spark_fit import spark_fits
 from tuner.trials.worker_fit import WorkerFits, given_up_after
+
+_ATTEMPTS = 2  # at logging what was found
 
 
 @dataclass(frozen=True)
@@ -111,21 +114,26 @@ class Trial:
         started = time.monotonic()
         result = TrialResult(number, params, trial_name(number, params.backbone))
         found = None
-        try:
-            with trial_run(self.tracking, self.parent_id, number, params.to_dict()) as run:
-                result = replace(result, run_id=run.run_id)
-                found = self._find(params)
-                self._log(run, found)
-        except Exception as error:
-            if answers(self.tracking):
-                return replace(result, reason=first_line(error))
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                found = found or self._find(params)
-                with trial_run(open_unsent(self.unsent), self.parent_id, number, params.to_dict()) as run:
-                    result = replace(result, run_id=run.run_id, unsent=True)
+                with trial_run(self.tracking, self.parent_id, number, params.to_dict()) as run:
+                    result = replace(result, run_id=run.run_id)
+                    found = found or self._find(params)
                     self._log(run, found)
-            except Exception as lost:
-                return replace(result, reason=first_line(lost))
+                return replace(result, metrics=found.metrics, seconds=time.monotonic() - started)
+            except Exception as error:
+                if not answers(self.tracking):
+                    break
+                # A store that was away for a moment, in the midst of a request, is there to log to again.
+                if found is None or not isinstance(error, REFUSALS) or attempt == _ATTEMPTS:
+                    return replace(result, reason=first_line(error))
+        try:
+            found = found or self._find(params)
+            with trial_run(open_unsent(self.unsent), self.parent_id, number, params.to_dict()) as run:
+                result = replace(result, run_id=run.run_id, unsent=True)
+                self._log(run, found)
+        except Exception as lost:
+            return replace(result, reason=first_line(lost))
         return replace(result, metrics=found.metrics, seconds=time.monotonic() - started)
 
     def _find(self, params: TrialParams) -> _Found:

@@ -21,7 +21,7 @@ from tuner.classifiers.logistic_regression import fit
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.standardized import Standardized
 from tuner.evaluation.predictions import Scored
-from tuner.extraction.matrices import FeatureMatrices, FeatureTable
+from tuner.preparation.matrices import FeatureMatrices, FeatureTable
 from tuner.spark.endpoint import too_long
 from tuner.trials.fits import Fit, class_weights
 

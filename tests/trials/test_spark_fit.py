@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import SparkSession
+
+from tuner.classifiers.logistic_regression import fit
+from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.standardized import Standardized
+from tuner.models.pipeline import fit_classifier, head_of
+from tuner.trials.fits import class_weights
+from tuner.trials.spark_fit import weighted
+
+LABELS = np.array([0] * 5 + [2] * 30 + [3] * 12)  # one class of the four is not among the rows
+
+
+def test_a_row_of_the_cluster_weighs_what_it_weighs_in_a_worker(spark: SparkSession) -> None:
+    table = spark.createDataFrame([(int(label),) for label in LABELS], "label_index int")
+    rows = weighted(table, "balanced").toPandas()
+    expected = dict(zip(LABELS, class_weights(LABELS, "balanced"), strict=True))
+    assert len(rows) == len(LABELS)
+    np.testing.assert_allclose(
+        rows["weight"], [expected[label] for label in rows["label_index"]], rtol=1e-12
+    )
+    assert weighted(table, "none") is table
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_rare_classes_weigh_the_same_in_both_ways_to_fit(spark: SparkSession, class_weight) -> None:
+    values = np.random.default_rng(0).normal(0.5 * np.eye(4, 6)[LABELS], 1).astype(np.float32)
+    rows = [(int(label), Vectors.dense(row)) for label, row in zip(LABELS, values.tolist(), strict=True)]
+    table = spark.createDataFrame(rows, ["label_index", "features"]).coalesce(1)
+    params = TrialParams("any", regParam=0.02, elasticNetParam=0.3, maxIter=20)
+    theirs = head_of(fit_classifier(weighted(table, class_weight), params, class_weight))
+    weights = class_weights(LABELS, class_weight)
+    ours = fit(Standardized(values, weights), LABELS, classes=4, **params.values)
+    np.testing.assert_allclose(ours.coefficients, theirs.coefficients, atol=1e-9)
+    np.testing.assert_allclose(ours.intercepts, theirs.intercepts, atol=1e-9)

@@ -15,13 +15,15 @@ from pyspark.ml.linalg import DenseVector, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tuner.base.choices import Preprocessing
+from tests.helpers.models import ODD_IMAGES
+from tuner.base.choices import Decoding, Preprocessing
 from tuner.base.errors import ImageSourceError, NetworkError, TunerError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.udf import worker_threads
 from tuner.models import featurizer as module
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.networks.resolution import Network, resolve_network
+from tuner.networks.inference import content_reader, featurize
+from tuner.networks.resolution import Network, load_network, resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.spark.sessions import machine_cores
 
@@ -89,7 +91,7 @@ def assert_close(actual: object, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "mode",
-    ["tf", "caffe", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("unit", "torch", "none"))],
+    ["tf", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("caffe", "unit", "torch", "none"))],
 )
 def test_features_of_contents_equal_those_of_keras(
     mode: Preprocessing, table: DataFrame, contents: list[bytes], glyphnet: Network
@@ -111,7 +113,10 @@ def test_features_of_contents_equal_those_of_keras(
         assert_close(found[position], keras_features(contents[position], backbone, Path(glyphnet.file)))
 
 
-@pytest.mark.parametrize(("name", "mode"), [("mobilenet_pw12", "tf"), ("squeezenet", "caffe")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [pytest.param("mobilenet_pw12", "tf", marks=pytest.mark.long), ("squeezenet", "caffe")],
+)
 def test_features_of_real_networks_equal_those_of_keras_from_both_columns(
     name: str, mode: str, spark: SparkSession, shared: Path
 ) -> None:
@@ -208,6 +213,31 @@ def test_a_table_without_rows_gives_none(simple: DeepImageFeaturizer, table: Dat
     assert simple.transform(table.where("id < 0")).collect() == []
 
 
+OPTIONS = [{}, {"transparent": "black"}, {"maxValue": 4095.0}, {"transparent": "black", "maxValue": 100.0}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_images_are_decoded_as_without_spark_whatever_the_options(
+    options: dict[str, object], spark: SparkSession, glyphnet: Network, tmp_path: Path
+) -> None:
+    featurizer = DeepImageFeaturizer(
+        inputCol="content", outputCol="features", modelName="GlyphNet", **options
+    )
+    featurizer.write().overwrite().save(str(tmp_path / "saved"))
+    featurizer = DeepImageFeaturizer.load(str(tmp_path / "saved"))
+    network = featurizer.network()
+    assert network.decoding == Decoding(options.get("transparent", "white"), options.get("maxValue"))
+    images = list(ODD_IMAGES.values())
+    frame = spark.createDataFrame(list(enumerate(images)), "id int, content binary").coalesce(1)
+    found = [vector.toArray() for vector in collected(featurizer.transform(frame), "features")]
+    compute = load_network(network, Path(network.file), 1)
+    expected = [features for features, _ in featurize(images, content_reader(network), compute, 64)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    if options:
+        usual = [features for features, _ in featurize(images, content_reader(glyphnet), compute, 64)]
+        assert not np.allclose(found, usual, atol=1e-3)
+
+
 # Parameters
 
 
@@ -219,6 +249,8 @@ def test_a_table_without_rows_gives_none(simple: DeepImageFeaturizer, table: Dat
         ({"precision": "float16"}, r"precision .* 'float16': it must be one of float32, bfloat16"),
         ({"preprocessing": "half"}, r"preprocessing .* 'half': it must be one of tf, caffe"),
         ({"handleInvalid": "skip"}, r"handleInvalid .* 'skip': it must be one of null, keep"),
+        ({"transparent": "gray"}, r"transparent .* 'gray': it must be one of white, black"),
+        ({"maxValue": 0.0}, r"maxValue .* 0\.0: it must be more than 0"),
         ({"batchSize": 0}, r"batchSize .* 0: it must be 1 or more"),
         ({"inputSize": [32]}, r"input_size"),
         ({"seed": -1}, r"seed"),

@@ -19,17 +19,18 @@ from pyspark.sql import DataFrame, SparkSession
 
 import tuner
 from tests.conftest import FinishedSearch
-from tests.helpers.models import CHAMPION, NO_IMAGES, ODD_IMAGES, contents_frame, letter_files
-from tests.helpers.searches import tracking
+from tests.helpers.models import CHAMPION, NO_IMAGES, ODD_IMAGES, assemble, contents_frame, letter_files
 from tests.models.test_pipeline import LABELS, png
 from tuner.base.errors import ModelError
+from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import NetworkSpec
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.flavor import log_model, requirements
+from tuner.models.flavor import FittedModel, log_model, requirements, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
-from tuner.models.pipeline import assemble
+from tuner.models.pipeline import classifier_params, fit_classifier, head_of
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
+from tuner.tracking.run_log import RunLog
 
 # Spark's modules cannot be imported here, as where they are not installed.
 WITHOUT_SPARK = """
@@ -115,13 +116,14 @@ def test_the_registered_model_describes_itself(search_store: Path) -> None:
     model = Model.load(folder)
     assert {"spark", "python_function", "tuner"} == model.flavors.keys()
     assert [(column.name, column.type) for column in model.signature.inputs] == [
-        ("content", DataType.binary)
+        ("content", DataType.string)
     ]
     assert model.signature.outputs.input_names() == ["prediction", "probability", "error"]
     assert [(param.name, param.default) for param in model.signature.params] == [("top_k", 0)]
     example = model.load_input_example(str(folder))
     assert example.columns.tolist() == ["content"]
-    assert example["content"].tolist() == [read_example(fetch_model(CHAMPION))]
+    (text,) = example["content"]
+    assert base64.b64decode(text) == read_example(fetch_model(CHAMPION))
     serving = json.loads((folder / "serving_input_example.json").read_text())
     assert base64.b64decode(serving["dataframe_split"]["data"][0][0]) == read_example(fetch_model(CHAMPION))
     assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements()
@@ -187,36 +189,38 @@ def test_a_model_of_another_tool_is_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_logged_model_is_whole_and_scores_bytes_in_a_fresh_process(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     gabornet = resolve_network(NetworkSpec(name="GaborNet"), "float32", NetworkStore(tmp_path / "networks"))
     images = [png(level) for level in (5, 10, 200, 205)]
-    table = contents_frame(spark, images).selectExpr("*", "int(number / 2) as label")
+    table = contents_frame(spark, images).selectExpr("*", "int(number / 2) as label_index")
     featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="content", outputCol="features")
-    classifier = LogisticRegression(maxIter=5, regParam=0.01).fit(featurizer.transform(table))
-    pipeline = assemble(gabornet, classifier, LABELS)
-    folder, run_id = logged(pipeline, images[2], tmp_path, monkeypatch)
+    params = TrialParams("GaborNet", regParam=0.01, elasticNetParam=0.0, maxIter=5)
+    classifier = fit_classifier(featurizer.transform(table), params)
+    model = FittedModel(gabornet, head_of(classifier), classifier_params(params), LABELS)
+    folder, run_id = logged(model, images[2], tmp_path)
 
     assert Model.load(folder).run_id == run_id
     assert len(list(folder.rglob("*.keras"))) == 1
     answer = ask_fresh(FRESH, folder, images)
-    expected = pipeline.transform(table.select("content")).collect()
+    expected = assemble(gabornet, classifier, LABELS).transform(table.select("content")).collect()
     assert [label for label, _ in answer] == ["dark", "dark", "light", "light"]
     for (_, probability), row in zip(answer, expected, strict=True):
         np.testing.assert_allclose(probability, row.probability.toArray(), rtol=1e-5)
 
 
-def logged(pipeline, example: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
-    """Log a pipeline; give a copy of the model's folder, and the run's id."""
-    monkeypatch.chdir(folder)
-    staging = folder / "staging"
-    staging.mkdir()
-    with tracking(f"sqlite:///{folder / 'mlflow.db'}"):
-        with mlflow.start_run() as run:
-            info = log_model(run.info.run_id, pipeline, name="model", staging=staging, example=example)
-        copy = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(folder / "copy")))
-    assert list(staging.iterdir()) == []
-    return copy, run.info.run_id
+def logged(model: FittedModel, example: bytes, folder: Path) -> tuple[Path, str]:
+    """Log a model; give a copy of its folder, and the run's id."""
+    files, uri = folder / "files", f"sqlite:///{folder / 'mlflow.db'}"
+    write_model_files(files, example)
+    client = mlflow.MlflowClient(uri)
+    experiment_id = client.create_experiment("models", artifact_location=str(folder / "artifacts"))
+    run = RunLog(client, client.create_run(experiment_id).info.run_id, experiment_id)
+    model_id = log_model(run, model, name="model", files=files).model_id
+    copy = mlflow.artifacts.download_artifacts(
+        f"models:/{model_id}", dst_path=str(folder / "copy"), tracking_uri=uri
+    )
+    return Path(copy), run.run_id
 
 
 @pytest.mark.long
@@ -237,7 +241,6 @@ def test_both_faces_agree_on_real_images(
     shared: Path,
     spark: SparkSession,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = NetworkSpec(
         name=network,
@@ -257,13 +260,14 @@ def test_both_faces_agree_on_real_images(
         for row in features.itertuples()
     ]
     table = spark.createDataFrame(rows, ["features", "label"]).coalesce(1)
-    classifier = LogisticRegression(maxIter=15, regParam=0.05, family=family).fit(table)
+    params = {"maxIter": 15, "regParam": 0.05, "family": family}
+    classifier = LogisticRegression(**params).fit(table)
     assert classifier.coefficientMatrix.numRows == (1 if family == "binomial" else len(labels))
-    pipeline = assemble(backbone, classifier, labels)
-    folder, _ = logged(pipeline, contents[0], tmp_path, monkeypatch)
+    folder, _ = logged(FittedModel(backbone, head_of(classifier), params, labels), contents[0], tmp_path)
 
     answers, _ = ask_fresh(WITHOUT_SPARK, folder, contents)
-    assert_alike(answers, pipeline.transform(frame))
+    for pipeline in (assemble(backbone, classifier, labels), mlflow.spark.load_model(str(folder))):
+        assert_alike(answers, pipeline.transform(frame))
     right = sum(a["prediction"] == path.parent.name for a, path in zip(answers, files, strict=True))
     assert right / len(files) > 0.9
     frame.unpersist()

@@ -26,7 +26,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.ml.util import DefaultParamsWriter
 from pyspark.sql import DataFrame, SparkSession
 
-from tests.helpers.models import contents_frame, embedded
+from tests.helpers.models import assemble, contents_frame, embedded
 from tests.models.test_flavor import FRESH, ask_fresh
 from tests.models.test_pipeline import LABELS, png
 from tests.product.test_project import PYPROJECT, ROOT
@@ -34,7 +34,6 @@ from tuner.models.class_names import ClassNames
 from tuner.models.featurizer import DeepImageFeaturizer, FeaturizerStage
 from tuner.models.format import FORMAT
 from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, new_uid, write_pipeline
-from tuner.models.pipeline import assemble
 from tuner.networks.resolution import Network
 
 ASKED = "PYSPARK_ASKED_FOR"  # a variable: the version that a run of these tests is meant for

@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
+from tests.helpers.models import assemble
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import NetworkSpec
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.pipeline import assemble, fit_classifier
+from tuner.models.pipeline import fit_classifier
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 

@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.conftest import FinishedSearch, tuner
 from tests.helpers.models import CHAMPION, ODD_IMAGES, as_png, embedded, random_head, scorer_of
+from tuner.base.choices import Decoding
 from tuner.base.errors import ModelError
 from tuner.classifiers.linear import LinearHead
 from tuner.cli.main import main
@@ -102,6 +104,24 @@ def test_the_saved_model_reads_what_tensorflow_reads_and_the_rest_is_counted(tmp
     assert 1e-5 < done.difference < 0.02  # TensorFlow resizes without rounding on the way
     done = export_model(scorer, tmp_path / "again", "savedmodel", [ODD_IMAGES[name] for name in turned])
     assert done.difference > 0.05  # it does not turn what EXIF says is turned
+
+
+@pytest.mark.parametrize("decoding", [Decoding("black"), Decoding("white", 4095), Decoding("black", 100)])
+def test_both_forms_decode_as_the_model_does(decoding: Decoding, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scorer = small_scorer(tmp_path, "unit", ("no", "yes"))
+    network = replace(scorer.network, transparent=decoding.transparent, max_value=decoding.max_value)
+    scorer = Scorer(network, scorer.head, scorer.labels)
+    sample = [
+        as_png(rng.integers(0, 256, (*SIDE, channels), np.uint8).squeeze()) for channels in (1, 2, 3, 4)
+    ]
+    sample.append(as_png(rng.integers(0, 5000, SIDE, np.uint16)))
+    for form, name in (("keras", "model.keras"), ("savedmodel", "model")):
+        done = export_model(scorer, tmp_path / "out" / name, form, sample)
+        assert (done.images, done.disagreements, done.unread) == (5, 0, 0)
+        assert done.difference < 1e-3  # a value may be rounded the other way
+    usual = Scorer(replace(network, transparent="white", max_value=None), scorer.head, scorer.labels)
+    assert np.abs(scorer.score(sample)[0] - usual.score(sample)[0]).max() > 1e-2
 
 
 def test_a_saved_model_as_network_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pydantic import ValidationError
 from pyspark import keyword_only
@@ -27,8 +25,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, StructType
 from pyspark.sql.utils import is_remote
 
-from tuner.base.choices import Precision, Preprocessing
+from tuner.base.choices import Decoding, Precision, Preprocessing, Transparent
 from tuner.base.errors import ImageSourceError, NetworkError
+from tuner.base.uris import hadoop_path
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.udf import featurize_udf, ship_network, worker_threads
 from tuner.models.format import FORMAT, check_format
@@ -43,6 +42,7 @@ _IMAGE_FIELDS = frozenset({"height", "width", "nChannels", "data"})  # of Spark'
 _CHOICES = {
     "precision": get_args(Precision),
     "preprocessing": get_args(Preprocessing),
+    "transparent": get_args(Transparent),
     "handleInvalid": ("null", "keep"),
 }
 
@@ -94,20 +94,20 @@ class _FeaturizerReader(MLReader):  # type: ignore[type-arg]
 
 
 def local_path(uri: str) -> Path:
-    """The local path of a path or a `file:` URI.
+    """The local path that Spark means by a path or a `file:` URI.
 
     Raises
     ------
     NetworkError
         Another scheme.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
+    path = hadoop_path(uri)
+    if path is None:
         raise NetworkError(
             f"A DeepImageFeaturizer is saved and loaded with its network as a local folder, and {uri} is "
             "none: save it to a local or shared folder and copy it from there."
         )
-    return Path(url2pathname(parts.path)) if parts.scheme else Path(uri)
+    return path
 
 
 class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLWritable):  # type: ignore[type-arg]
@@ -129,6 +129,9 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
         pixels and its preprocessing (`tf`, `caffe`, `torch`, `unit`, `none`).
     precision
         `float32` (default) or `bfloat16`.
+    transparent, maxValue
+        The ground on which transparent pictures are laid, `white` (default) or `black`; and what stands for
+        white where an image's values could go beyond it (default: the most that its format holds).
     batchSize
         Images that go through the network at once.
     errorCol
@@ -154,11 +157,14 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
     inputSize = Param(Params._dummy(), "inputSize", "height, width", TypeConverters.toListInt)
     preprocessing = Param(Params._dummy(), "preprocessing", "pixels' scale", TypeConverters.toString)
     precision = Param(Params._dummy(), "precision", "float32 or bfloat16", TypeConverters.toString)
+    transparent = Param(Params._dummy(), "transparent", "white or black", TypeConverters.toString)
+    maxValue = Param(Params._dummy(), "maxValue", "what stands for white", TypeConverters.toFloat)
     batchSize = Param(Params._dummy(), "batchSize", "images at once", TypeConverters.toInt)
     errorCol = Param(Params._dummy(), "errorCol", "column of reasons", TypeConverters.toString)
     handleInvalid = Param(Params._dummy(), "handleInvalid", "null or keep", TypeConverters.toString)
     embedWeights = Param(Params._dummy(), "embedWeights", "save the network too", TypeConverters.toBoolean)
     modelDigest = Param(Params._dummy(), "modelDigest", "the network's digest", TypeConverters.toString)
+    fileDigest = Param(Params._dummy(), "fileDigest", "the file's sha256", TypeConverters.toString)
     modelUri = Param(Params._dummy(), "modelUri", "where MLflow has the network", TypeConverters.toString)
     width = Param(Params._dummy(), "width", "the number of features", TypeConverters.toInt)
 
@@ -175,6 +181,8 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
         inputSize: list[int] | None = None,
         preprocessing: str | None = None,
         precision: str | None = None,
+        transparent: str | None = None,
+        maxValue: float | None = None,
         batchSize: int | None = None,
         errorCol: str | None = None,
         handleInvalid: str | None = None,
@@ -183,7 +191,12 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
     ) -> None:
         super().__init__()
         self._setDefault(
-            seed=0, precision="float32", batchSize=BATCH_SIZE, handleInvalid="null", embedWeights=True
+            seed=0,
+            precision="float32",
+            transparent="white",
+            batchSize=BATCH_SIZE,
+            handleInvalid="null",
+            embedWeights=True,
         )
         self._carried: Path | None = None
         self._nulls: Any = None
@@ -214,7 +227,11 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
             preprocessing=network.preprocessing,
             precision=network.precision,
             width=network.width,
+            transparent=network.transparent,
+            fileDigest=network.file_digest,
         )
+        if network.max_value is not None:
+            self._set(maxValue=network.max_value)
         for param in (self.weights, self.modelFile):  # where it came from: a path of this machine
             self.clear(param)
 
@@ -248,20 +265,30 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
                 place = " ".join(["DeepImageFeaturizer:", *map(str, problem["loc"][:1])])
                 reason = problem["msg"].removeprefix("Value error, ")
                 raise NetworkError(f"{place} {reason}.") from None
-            return resolve_network(spec, self._value(self.precision), NetworkStore())
+            return resolve_network(spec, self._value(self.precision), NetworkStore(), self._decoding())
         return Network(
             name=self._value(self.modelName),
             digest=digest,
             file=str(
                 NetworkStore().locate(
-                    self._value(self.modelName), digest, self._carried, self._value(self.modelUri)
+                    self._value(self.modelName),
+                    digest,
+                    self._carried,
+                    self._value(self.modelUri),
+                    self._value(self.fileDigest),
                 )
             ),
             input_size=cast("tuple[int, int]", tuple(self._value(self.inputSize))),
             preprocessing=self._value(self.preprocessing),
             width=self._value(self.width),
             precision=self._value(self.precision),
+            transparent=self._value(self.transparent),
+            max_value=self._value(self.maxValue),
+            file_digest=self._value(self.fileDigest) or "",
         )
+
+    def _decoding(self) -> Decoding:
+        return Decoding(self._value(self.transparent), self._value(self.maxValue))
 
     @property
     def nullCount(self) -> int:
@@ -275,6 +302,9 @@ class DeepImageFeaturizer(Transformer, HasInputCol, HasOutputCol, MLReadable, ML
                 raise NetworkError(
                     f"{name} of DeepImageFeaturizer is {value!r}: it must be one of {', '.join(choices)}."
                 )
+        white = self._value(self.maxValue)
+        if white is not None and not 0 < white < float("inf"):
+            raise NetworkError(f"maxValue of DeepImageFeaturizer is {white}: it must be more than 0.")
         if self._value(self.batchSize) < 1:
             raise NetworkError(
                 f"batchSize of DeepImageFeaturizer is {self._value(self.batchSize)}: it must be 1 or more."

@@ -50,11 +50,14 @@ _REQUIREMENTS = (
     "pillow",
     "pydantic",
     "filelock",
+    "joblib",
     "ruamel.yaml",
 )
 
+# Image files, as bytes or as base64. Were they said to be binary, MLflow's server would read the base64
+# itself, and refuse a request for one null; were the column required, its refusal would hold the request.
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, CONTENT)]),
+    inputs=Schema([ColSpec(DataType.string, CONTENT, required=False)]),
     outputs=Schema(
         [
             ColSpec(DataType.string, PREDICTION, required=False),

@@ -12,8 +12,10 @@ from mlflow.models import Model
 from tuner.base.columns import CONTENT
 from tuner.base.errors import ModelError
 from tuner.base.wording import first_line
+from tuner.classifiers.linear import LinearHead
 from tuner.models.format import check_format
-from tuner.models.scorer import Scorer
+from tuner.models.scorer import FOLDER, Scorer, image_bytes, read_head
+from tuner.networks.resolution import Network
 
 FLAVOR = "tuner"  # in MLflow's description of a model: that a search made it
 
@@ -62,8 +64,18 @@ def load_model(model_uri: str) -> Scorer:
 def fetch_model(model_uri: str) -> Path:
     """Bring a model's folder to this machine; parameters and errors as of `load_model`."""
     check_model(model_uri)
+    return _fetch(model_uri, model_uri)
+
+
+def fetch_head(model_uri: str) -> tuple[Network, LinearHead, tuple[str, ...]]:
+    """Bring what a model makes of features (`read_head`); its network, which may be large, stays there."""
+    check_model(model_uri)
+    return read_head(_fetch(f"{model_uri}/{FOLDER}", model_uri))
+
+
+def _fetch(uri: str, model_uri: str) -> Path:
     try:
-        return Path(mlflow.artifacts.download_artifacts(model_uri))
+        return Path(mlflow.artifacts.download_artifacts(uri))
     except (MlflowException, OSError) as error:
         raise _not_loaded(model_uri, error) from error
 
@@ -71,7 +83,9 @@ def fetch_model(model_uri: str) -> Path:
 def read_example(folder: Path) -> bytes:
     """The image file in a model's folder, an example of its input."""
     example: Any = Model.load(folder).load_input_example(str(folder))
-    return bytes(example[CONTENT][0])
+    content = image_bytes(example[CONTENT][0])
+    assert content is not None  # the search that made it put an image there
+    return content
 
 
 def _not_loaded(model_uri: str, error: Exception) -> ModelError:

@@ -27,7 +27,7 @@ from tuner.models.class_names import ClassNames
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.loading import check_model
 from tuner.networks.resolution import Network
-from tuner.tracking.store import reason
+from tuner.tracking.answering import reason
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -75,17 +75,6 @@ def stages_of(
         labels=list(labels),
     )
     return featurizer, names
-
-
-def assemble(
-    network: Network, model: LogisticRegressionModel, labels: Sequence[str], **params: Any
-) -> PipelineModel:
-    """Put together the whole model: image bytes → features → prediction and probability → class name.
-
-    `params` are further ones of the `DeepImageFeaturizer`, such as `embedWeights`.
-    """
-    featurizer, names = stages_of(network, labels, **params)
-    return PipelineModel([featurizer, model, names])
 
 
 def load_pipeline(model_uri: str) -> tuple[PipelineModel, Sequence[str]]:

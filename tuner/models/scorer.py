@@ -10,13 +10,14 @@ import base64
 import binascii
 import json
 import os
-import re
+import string
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuner.base.choices import Precision, Preprocessing
+from tuner.base.choices import Precision, Preprocessing, Transparent
 from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
@@ -40,7 +41,10 @@ FOLDER = "scorer"
 PIPELINE_FOLDER = "sparkml"
 _DESCRIPTION, _HEAD = "scorer.json", "head.npz"
 _CARRIED = f"{PIPELINE_FOLDER}/stages/*/network/*"  # by a saved DeepImageFeaturizer
-_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]*=*\s*")  # what no image file is made of alone
+_SPACE = b" \t\n\r\f\v"
+# Both alphabets of RFC 4648: what no image file is made of alone.
+_BASE64 = string.ascii_letters.encode() + string.digits.encode() + b"+/-_="
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 # MLflow's scoring server sets it; a Spark job must not fail for what a client is told with a 400.
 _IN_SERVER = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 _SERVED = "__pyfunc_model_path__"  # where MLflow's scoring server is told its model
@@ -62,7 +66,14 @@ class _Description(BaseModel):
     preprocessing: Preprocessing
     width: int
     precision: Precision
+    file_digest: str  # of the network's file, where MLflow has it
+    transparent: Transparent = "white"
+    max_value: float | None = None
     uri: str | None = None  # where MLflow has the network, if the model does not carry it
+
+    def network(self, file: str) -> Network:
+        """The network, whose file lies here."""
+        return Network(file=file, **self.model_dump(exclude={"format", "labels", "uri"}))
 
 
 def write_scorer(
@@ -74,6 +85,34 @@ def write_scorer(
     folder.mkdir(parents=True)
     (folder / _DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
     np.savez(folder / _HEAD, coefficients=head.coefficients, intercepts=head.intercepts)
+
+
+def _read(folder: Path, what: str) -> tuple[_Description, LinearHead]:
+    try:
+        data = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        check_format(what, data.get("format"))
+        with np.load(folder / _HEAD, allow_pickle=False) as arrays:
+            head = LinearHead(arrays["coefficients"], arrays["intercepts"])
+        return _Description.model_validate(data), head
+    except (OSError, ValidationError, ValueError, KeyError) as error:
+        raise ModelError(f"{what} cannot be read by this version of tuner: {first_line(error)}.") from error
+
+
+def read_head(folder: Path) -> tuple[Network, LinearHead, tuple[str, ...]]:
+    """Read what a model makes of features: the network that gives them, the classifier, the class names.
+
+    Parameters
+    ----------
+    folder
+        `FOLDER` of a model's folder. The network's file is not looked for: its `file` is empty.
+
+    Raises
+    ------
+    ModelError
+        The folder holds no scorer, or one of another version of tuner.
+    """
+    description, head = _read(folder, f"The model in {folder.parent}")
+    return description.network(""), head, description.labels
 
 
 class Scorer:
@@ -97,7 +136,9 @@ class Scorer:
     def __init__(
         self, network: Network, head: LinearHead, labels: Sequence[str], threads: int | None = None
     ) -> None:
-        threads = threads or int(os.environ.get("OMP_NUM_THREADS") or machine_cores())
+        # A list for nested loops, as OpenMP allows, begins with the number of the outer one.
+        stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        threads = threads or (int(stated) if stated.isdecimal() else 0) or machine_cores()
         self.network = network
         self.head = head
         self.labels = tuple(labels)
@@ -124,21 +165,12 @@ class Scorer:
         NetworkError
             The model carries no network, and it is not found elsewhere.
         """
-        place = folder / FOLDER
-        try:
-            data = json.loads((place / _DESCRIPTION).read_text(encoding="utf-8"))
-            check_format(f"The model {folder}", data.get("format"))
-            description = _Description.model_validate(data)
-            with np.load(place / _HEAD, allow_pickle=False) as arrays:
-                head = LinearHead(arrays["coefficients"], arrays["intercepts"])
-        except (OSError, ValidationError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"The model {folder} cannot be read by this version of tuner: {first_line(error)}."
-            ) from error
+        description, head = _read(folder / FOLDER, f"The model {folder}")
         carried = next(iter(sorted(folder.glob(_CARRIED))), None)
-        file = NetworkStore().locate(description.name, description.digest, carried, description.uri)
-        decisive = description.model_dump(exclude={"format", "labels", "uri"})
-        return cls(Network(file=str(file), **decisive), head, description.labels, threads)
+        file = NetworkStore().locate(
+            description.name, description.digest, carried, description.uri, description.file_digest
+        )
+        return cls(description.network(str(file)), head, description.labels, threads)
 
     def score(self, contents: Sequence[bytes | None]) -> tuple[np.ndarray, list[str | None]]:
         """Score image files.
@@ -178,7 +210,7 @@ class Scorer:
         Parameters
         ----------
         model_input
-            The column `content`: the bytes of image files, or these bytes in base64.
+            The column `content`: image files as bytes, as base64 or as data URLs.
         params
             `top_k`: how many of the likeliest classes to list; 0: none.
 
@@ -192,13 +224,20 @@ class Scorer:
         Raises
         ------
         MlflowException
-            With the code that becomes HTTP status 400: `top_k` is negative or, in a scoring server, the
-            request has no image or none within the size limit.
+            With the code that becomes HTTP status 400: `top_k` is negative, there is no column `content`
+            or, in a scoring server, the request has no image or none within the size limit.
         """
         top_k = int((params or {}).get(TOP_K, 0))
         if top_k < 0:
-            raise _bad_request(f"top_k is {top_k}: it must be 0 or more.")
-        answer = self.answer([_image_bytes(value) for value in model_input[CONTENT]], top_k)
+            raise _BadRequest(f"top_k is {top_k}: it must be 0 or more.")
+        if CONTENT not in model_input:
+            raise _BadRequest(f"The request has no column {CONTENT}: it must hold the images.")
+        values = list(model_input[CONTENT])
+        contents = [image_bytes(value) for value in values]
+        answer = self.answer(contents, top_k)
+        for row, (value, content) in enumerate(zip(values, contents, strict=True)):
+            if content is None and not _is_null(value):
+                answer.loc[row, ERROR] = f"{_NO_IMAGE[0]}: neither bytes nor text"
         if os.environ.get(_IN_SERVER) == "true":
             _refuse_without_image(list(answer[ERROR]))
         return answer.set_index(model_input.index)
@@ -235,28 +274,59 @@ class Scorer:
         return [{"label": self.labels[place], "probability": float(row[place])} for place in order]
 
 
-def _image_bytes(value: Any) -> bytes | None:
-    """The bytes of a file; undoes the base64 that MLflow leaves in `inputs`, `instances` and CSV."""
-    if value is None or isinstance(value, float):  # pandas' NaN for null
+def _is_null(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def image_bytes(value: Any) -> bytes | None:
+    """The bytes of a file, of whatever a client sends: bytes, base64 of either alphabet, or a data URL.
+
+    Takes time in proportion to the length. None for a null and for what can be no file.
+    """
+    if isinstance(value, str):
+        data = value.encode("utf-8", "surrogatepass")
+    elif isinstance(value, bytes | bytearray | memoryview):
+        data = bytes(value)
+    else:
         return None
-    data = value.encode() if isinstance(value, str) else bytes(value)
-    if _BASE64.fullmatch(data):
-        with suppress(binascii.Error):
-            return base64.b64decode(data)
-    return data
+    if data[:5].lower() == b"data:":  # RFC 2397
+        kind, _, body = data.partition(b",")
+        data = unquote_to_bytes(body) if b"%" in body else body
+        if not kind.lower().rstrip(_SPACE).endswith(b";base64"):
+            return data
+    if data.translate(None, _BASE64 + _SPACE):
+        return data
+    text = data.translate(_TO_STANDARD, _SPACE).rstrip(b"=")  # whose padding many leave out
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return data
 
 
 def _refuse_without_image(reasons: Sequence[str | None]) -> None:
     """Refuse a request of which nothing is an image, or none is within the limit: that is the client's."""
     if reasons and all(reason is not None and reason.startswith(_NO_IMAGE) for reason in reasons):
-        raise _bad_request(
+        raise _BadRequest(
             f"The request has no image that can be read: {reasons[0]}. The column {CONTENT} must hold the "
             "bytes of image files, in base64."
         )
 
 
-def _bad_request(message: str) -> MlflowException:
-    return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
+class _BadRequest(MlflowException):
+    """A refusal that says what it says: MLflow's server would put all of the request before it."""
+
+    def __init__(self, message: str) -> None:
+        self._said = message
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """The sentence for the client."""
+        return self._said
+
+    @message.setter
+    def message(self, _: str) -> None:
+        pass
 
 
 def _load_pyfunc(path: str) -> Scorer:

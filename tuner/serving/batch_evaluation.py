@@ -75,7 +75,9 @@ def evaluate_model(
         driver_session("tuner evaluate", 1, master=master) as session,
     ):
         check_workers(session, images=images)
-        source = read_images(session.spark, images)
+        source = read_images(session.spark, images, training=False)
+        for note in source.notes:
+            console.print(note, markup=False, soft_wrap=True)
         pipeline, labels = load_pipeline(model_uri)
         unknown = sorted(set(source.labels) - set(labels))
         if unknown:

@@ -10,16 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tuner.base.choices import Preprocessing
+from tuner.base.choices import Decoding, Preprocessing
 from tuner.base.columns import CONTENT, PREDICTION, PROBABILITY
 from tuner.base.errors import ImageError, ModelError
 from tuner.classifiers.linear import LinearHead
-from tuner.images.decoding import decode_image, resize
+from tuner.images.decoding import MAX_PIXELS, decode_image, resize, whites
 from tuner.images.preprocessing import MODES
 from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras, open_keras
+from tuner.networks.resolution import Network
 
 Format = Literal["keras", "savedmodel"]
+_PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a file begins, and where its bits a channel are told
 KERAS_TOLERANCE = 1e-5  # of a probability; the SavedModel decodes with TensorFlow, so its pixels differ
 
 
@@ -49,8 +51,9 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
         The file (`keras`) or folder (`savedmodel`) to make.
     form
         `keras`: takes `(n, height, width, 3)` RGB pixels from 0 to 255, resized as
-        `keras.utils.load_img` does. `savedmodel`: its signature `serving_default` takes `content`, n
-        JPEG, PNG, GIF or BMP files as strings. Both give `prediction` (class names) and `probability`.
+        `keras.utils.load_img` does, transparent ones laid on their ground first. `savedmodel`: its
+        signature `serving_default` takes `content`, n JPEG, PNG, GIF or BMP files as strings. Both give
+        `prediction` (class names) and `probability`.
     sample
         Image files to compare on.
 
@@ -74,7 +77,7 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
         if form == "keras":
             keras_network.save(aside)
         else:
-            _save_with_decoder(keras_network, scorer.network.input_size, aside)
+            _save_with_decoder(keras_network, scorer.network, aside)
         done = _compare(scorer, _loaded(aside, form, scorer), sample, target)
         if form == "keras" and done.difference > KERAS_TOLERANCE:
             raise ModelError(
@@ -140,15 +143,16 @@ def _dense(keras: Any, head: LinearHead, width: int) -> Any:
     return layer
 
 
-def _save_with_decoder(keras_network: Any, size: tuple[int, int], folder: Path) -> None:
+def _save_with_decoder(keras_network: Any, network: Network, folder: Path) -> None:
     import tensorflow as tf
 
+    size = network.input_size
+
     def decode(content: Any) -> Any:
-        # Pillow decodes with the accurate transform; TensorFlow's default is the fast one.
         image = tf.cond(
-            tf.io.is_jpeg(content),
-            lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+            tf.strings.substr(content, 0, len(_PNG)) == _PNG,
+            lambda: _decode_png(content, network.decoding),
+            lambda: _decode_opaque(content, network.decoding),
         )
         image.set_shape((None, None, 3))
         resized = tf.image.resize(image, size, "bilinear", antialias=True)
@@ -164,6 +168,34 @@ def _save_with_decoder(keras_network: Any, size: tuple[int, int], folder: Path) 
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.score})
 
 
+def _decode_opaque(content: Any, decoding: Decoding) -> Any:
+    """JPEG, GIF and BMP files, which TensorFlow reads without an alpha channel → RGB, 0 to 255."""
+    import tensorflow as tf
+
+    # Pillow decodes with the accurate transform; TensorFlow's default is the fast one.
+    pixels = tf.cond(
+        tf.io.is_jpeg(content),
+        lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+    )
+    white, _ = whites(decoding)
+    return tf.round(tf.minimum(tf.cast(pixels, tf.float32) / white, 1.0) * 255.0)
+
+
+def _decode_png(content: Any, decoding: Decoding) -> Any:
+    """PNG files of 8 and 16 bits, transparent or not → RGB, 0 to 255."""
+    import tensorflow as tf
+
+    pixels = tf.cast(tf.io.decode_png(content, channels=4, dtype=tf.uint16), tf.float32)
+    of_8_bits, of_16_bits = whites(decoding)
+    deep = tf.strings.substr(content, _PNG_DEPTH, 1) == b"\x10"
+    white = tf.where(deep, tf.constant(of_16_bits, tf.float32), tf.constant(of_8_bits * 257, tf.float32))
+    colours = tf.round(tf.minimum(pixels[..., :3] / white, 1.0) * 255.0)
+    alpha = pixels[..., 3:] / 65535.0
+    ground = {"white": 255.0, "black": 0.0}[decoding.transparent]
+    return tf.round(colours * alpha + ground * (1.0 - alpha))
+
+
 def _loaded(path: Path, form: Format, scorer: Scorer) -> Callable[[bytes], tuple[str, np.ndarray]]:
     """Open what was written, as its user would: one image file → class name and probabilities."""
     keras = import_keras()
@@ -173,7 +205,8 @@ def _loaded(path: Path, form: Format, scorer: Scorer) -> Callable[[bytes], tuple
         keras_network = keras.saving.load_model(path, compile=False, safe_mode=True)
 
         def run(content: bytes) -> Any:
-            image = resize(decode_image(content), scorer.network.input_size)
+            decoded = decode_image(content, MAX_PIXELS, scorer.network.decoding)
+            image = resize(decoded, scorer.network.input_size)
             return keras_network(image[None].astype(np.float32), training=False)
     else:
         signature = tf.saved_model.load(str(path)).signatures["serving_default"]

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from tuner.base.columns import ERROR, PATH, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.errors import ImageSourceError, ModelError
+from tuner.base.uris import expanded
 from tuner.images.files import files_below, path_text, read_file
 from tuner.models.loading import load_model
 from tuner.models.scorer import Scorer
@@ -48,7 +49,8 @@ def predict_files(
     Raises
     ------
     InvalidInput
-        The model cannot be loaded, a path does not exist, or there are no files.
+        The model cannot be loaded, a path does not exist, there are no files or, once their rows are
+        written, none of them can be read.
     """
     if top_k < 0:
         raise ModelError(f"--top-k is {top_k}: it must be 0 or more.")
@@ -70,18 +72,29 @@ def predict_files(
                 progress.advance(task, len(batch))
 
         write(tables(), top_k, out)
+    if unread == len(files):
+        raise ImageSourceError(
+            f"None of the {unread} file(s) can be read as an image: see the reasons in the column {ERROR}."
+        )
     return unread
 
 
 def _files(places: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
-    for place in places:
+    for place in map(_expanded, places):
         if not place.exists():
             raise ImageSourceError(f"There is no file or folder {place}: check the path.")
         files += files_below(place, set()) if place.is_dir() else [place]
     if not files:
         raise ImageSourceError(f"There are no files in {', '.join(map(str, places))}.")
     return files
+
+
+def _expanded(place: Path) -> Path:
+    try:
+        return expanded(place)
+    except ValueError as error:
+        raise ImageSourceError(f"There is no file or folder {place}: {error}.") from None
 
 
 def sample_files(places: Sequence[Path]) -> list[bytes]:
@@ -106,9 +119,13 @@ def _answer(scorer: Scorer, files: Sequence[Path], top_k: int) -> pd.DataFrame:
 
 def _write_json(tables: Iterator[pd.DataFrame], _: int, out: TextIO) -> None:
     separator = "[\n"
+    escaped = (out.encoding or "utf-8").lower() not in (
+        "utf-8",
+        "utf8",
+    )  # else an output lacks some letters
     for table in tables:
         for row in table.to_dict("records"):
-            out.write(separator + json.dumps(row, ensure_ascii=False))
+            out.write(separator + json.dumps(row, ensure_ascii=escaped))
             separator = ",\n"
     out.write("\n]\n")
 

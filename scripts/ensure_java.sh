@@ -4,7 +4,9 @@ set -euo pipefail
 
 OLDEST=17
 
-# Spark takes JAVA_HOME before PATH, so the check does too.
+# tuner passes over a JAVA_HOME without a Java in it; else JAVA_HOME goes before PATH.
+[ -x "${JAVA_HOME:-}/bin/java" ] || unset JAVA_HOME
+
 java_version() {
     "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p' | head -n 1
 }

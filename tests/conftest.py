@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +21,11 @@ from pyspark.sql import SparkSession
 
 from tests.helpers.searches import TrackingServer, tracking
 from tuner.spark.sessions import DriverSession, driver_session
+from tuner.tracking.store import Tracking, open_tracking
+
+# A busy machine is no mistake: how long an example takes is not asserted.
+settings.register_profile("tuner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tuner")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -149,6 +156,25 @@ def _search_letters(folder: Path, letters: Path) -> None:
     first = tuner(folder, "search", "--experiment", "letters.yaml")
     assert first.returncode == 0, first.stdout + first.stderr
     (folder / "done.json").write_text(json.dumps([str(letters), first.stdout]))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: MLflow takes seconds for its tables."""
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    """MLflow's default store, in a folder of its own."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return open_tracking("an experiment")
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ parameters = st.fixed_dictionaries(
 
 
 @given(rows=samples(), params=parameters)
-@settings(compared, max_examples=10)
+@settings(compared, max_examples=4)
 def test_takes_the_steps_of_mllib(spark, rows, params):
     assert_equal(fitted(rows, **params), mllib_fit(spark, rows, **params), rows)
 

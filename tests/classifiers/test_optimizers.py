@@ -64,6 +64,28 @@ def test_lbfgs_steps_back_from_where_the_value_is_infinite():
     np.testing.assert_allclose(found.x, [2 / 3], atol=1e-5)
 
 
+def test_after_a_failure_lbfgs_starts_anew_from_the_gradient():
+    scales, centre = np.array([1.0, 5.0, 25.0]), np.array([3.0, -2.0, 1.0])
+    smooth = quadratic(scales, centre)
+    tried: list[np.ndarray] = []
+
+    def objective(x):
+        tried.append(x)
+        value, gradient = smooth(x)
+        return (math.nan if 5 <= len(tried) < 15 else value), gradient  # a whole line search finds nothing
+
+    found = minimize(objective, np.zeros(3), maxIter=100, tol=1e-9)
+    np.testing.assert_allclose(found.x, centre, atol=1e-4)
+    before = tried[3]
+    np.testing.assert_allclose(tried[14], before - scales * (before - centre))
+    repeated = [
+        value
+        for value, after in zip(found.objectiveHistory, found.objectiveHistory[1:], strict=False)
+        if value == after
+    ]
+    assert repeated == [smooth(before)[0]]
+
+
 @pytest.mark.parametrize("penalty", [None, 0.1], ids=["L-BFGS", "OWL-QN"])
 class TestStops:
     bowl = staticmethod(quadratic(np.array([1.0, 5.0, 25.0]), np.array([3.0, -2.0, 1.0])))

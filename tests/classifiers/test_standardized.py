@@ -32,7 +32,10 @@ def test_blocks_are_all_rows_in_order(count, width, beside):
     features = np.arange(count * width, dtype=np.float32).reshape(count, width)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BLOCK_BYTES, 8 * 40)
-        found = [(rows, block.copy()) for rows, block in Blocks(features, beside)]
+        blocks = Blocks(features, beside)
+        found = [(rows, block.copy()) for rows, block in blocks]
+        again = [rows for rows, block in blocks if (block == features[rows]).all()]
+    assert again == [rows for rows, _ in found]
     for rows, block in found:
         assert block.dtype == np.float64
         assert block.size + beside * len(block) <= 40

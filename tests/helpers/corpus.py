@@ -173,6 +173,29 @@ USED_IMAGES = {
         "1.png", encoded(picture("palette").quantize(32), "PNG", transparency=bytes(range(0, 256, 8)))
     ),
     "png with alpha": content("1.png", encoded(picture("alpha").convert("RGBA"), "PNG")),
+    "png with gray and alpha": content("1.png", encoded(picture("gray alpha").convert("LA"), "PNG")),
+    "png of which nothing is opaque": content("1.png", encoded(Image.new("RGBA", (9, 9)), "PNG")),
+    "png with a transparent colour": content(
+        "1.png", encoded(picture("trns"), "PNG", transparency=(9, 9, 9))
+    ),
+    "png of 16 bits with a transparent gray": content(
+        "1.png", png(2, 1, 16, 0, b"\0\0\5\x12\x34", chunk(b"tRNS", b"\x12\x34"))
+    ),
+    "png of 16 bits with alpha": content("1.png", png(1, 1, 16, 6, b"\0" + b"\xff\xff\x80\0\0\0\x80\0")),
+    "png of 12 bits in 16": content(
+        "1.png", encoded(Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)), "PNG")
+    ),
+    "gif with a transparent colour": content(
+        "1.gif", encoded(picture("gif hole").quantize(16), "GIF", transparency=3)
+    ),
+    "webp with alpha": content("1.webp", encoded(picture("webp a").convert("RGBA"), "WEBP", lossless=True)),
+    "tiff with alpha": content("1.tif", encoded(picture("tiff a").convert("RGBA"), "TIFF")),
+    "tiff of whole numbers of 32 bits": content(
+        "1.tif", encoded(Image.fromarray(np.arange(0, 65536, 64, np.int32)[None]), "TIFF")
+    ),
+    "tiff of floats beyond 1": content(
+        "1.tif", encoded(Image.fromarray(np.linspace(-9, 255, 99, dtype=np.float32)[None]), "TIFF")
+    ),
     "png with more data than pixels": content("1.png", png(1, 1, 8, 2, bytes(50 * 2**20))),
     "png without its end": content("1.png", png_of("no IEND")[:-12]),
     "icc profile": content("1.jpg", encoded(picture("icc"), "JPEG", icc_profile=srgb())),
@@ -317,10 +340,68 @@ def damaged(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 _CONTENT = pa.array([png_of(f"row {number}") for number in range(10)])
 _LABEL = pa.array(["a", "b"] * 5)
+_STRUCTS = pa.array(
+    [
+        {"origin": str(n), "height": 2, "width": 2, "nChannels": 3, "mode": 16, "data": bytes([n] * 12)}
+        for n in range(10)
+    ]
+)
 _GOOD = {"content": _CONTENT, "label": _LABEL}
 _TYPES = "must be text or whole numbers"
 
+
+def beside_the_classes(*names: str) -> Callable[[Path], None]:
+    """Two classes, and what systems leave beside them: folders with pictures in them, and files."""
+
+    def make(root: Path) -> None:
+        classes("cat", "dog")(root)
+        for name in names:
+            place = root / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(png_of(name))
+
+    return make
+
+
+def parts(*names: str) -> Callable[[Path], None]:
+    """Folders of the same two classes."""
+    return classes(*(f"{name}/{label}" for name in names for label in ("cat", "dog")))
+
+
+def partitioned(*labels: str) -> Callable[[Path], None]:
+    """Parquet files in folders of partitions, without the column `label`."""
+
+    def make(root: Path) -> None:
+        for label in labels:
+            (root / f"label={label}").mkdir(parents=True)
+            pq.write_table(pa.table({"content": _CONTENT}), root / f"label={label}" / "part-0.parquet")
+
+    return make
+
+
+def with_log(log: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        parquets(_GOOD, _GOOD)(root)
+        (root / log).parent.mkdir()
+        (root / log).write_text("{}")
+
+    return make
+
+
 USED_SOURCES = {
+    "a mac's archive": beside_the_classes("__MACOSX/cat/._0.png", "__MACOSX/x.png", ".DS_Store"),
+    "a disk": beside_the_classes("lost+found/1.png", "System Volume Information/1", "$RECYCLE.BIN/1"),
+    "a file server": beside_the_classes("@eaDir/1.png", "cat/@eaDir/0.png/x.jpg", "Thumbs.db"),
+    "a checkout and a notebook": beside_the_classes(".git/x.png", ".ipynb_checkpoints/1.png"),
+    "a table beside the classes": beside_the_classes("metadata.parquet", "metadata.csv"),
+    "classes called train and test": classes("train", "test"),
+    "classes that hold train and test": classes("cat/train", "cat/test", "dog/train", "dog/test"),
+    "partitions": partitioned("001", "1", "a%20b"),
+    "hugging face's struct": lambda root: rows(
+        content=None, image=pa.array([{"bytes": one.as_py(), "path": None} for one in _CONTENT])
+    )(root),
+    "spark's struct": lambda root: rows(content=None, image=_STRUCTS)(root),
+    "labels": lambda root: rows(label=None, labels=_LABEL)(root),
     "classes that differ by case": classes("Cat", "cat"),
     "classes that differ by normal form": classes("caf\u00e9", "cafe\u0301"),
     "classes of odd names": classes(
@@ -339,6 +420,23 @@ USED_SOURCES = {
 }
 
 REFUSED_SOURCES = {
+    "parts of a split": (parts("train", "val", "test"), r"\(test, train, val\) look like the parts of a"),
+    "parts in capitals": (parts("Training", "TEST"), "Set split.given: folders to keep that split"),
+    "parts one folder deeper": (parts("photos/train", "photos/test"), "did you mean .*photos, which holds"),
+    "parquets of parts": (
+        lambda root: [
+            pq.write_table(pa.table(_GOOD), root / f"{part}-00000-of-00001.parquet")
+            for part in ("train", "test")
+        ],
+        "look like the parts of a split. Set split.given: folders",
+    ),
+    "a delta table": (with_log("_delta_log/00000000000000000000.json"), "belongs to a Delta table"),
+    "a hudi table": (with_log(".hoodie/hoodie.properties"), "belongs to a Hudi table"),
+    "an iceberg table": (with_log("metadata/v1.metadata.json"), "belongs to an Iceberg table"),
+    "partitions without a label": (
+        partitioned("a", "__HIVE_DEFAULT_PARTITION__"),
+        "column label of .* has nulls",
+    ),
     "nothing": (classes(), "There is no class folder in"),
     "one class": (classes("a"), "only the class a in .*at least two classes"),
     "one class in a hidden folder": (classes("a", ".b"), "only the class a in"),

@@ -3,14 +3,18 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from pyspark.ml import PipelineModel
+from pyspark.ml.classification import LogisticRegressionModel
 from pyspark.sql import DataFrame, SparkSession
 
 from tests.images.test_decoding import FILES, file, photo
 from tuner.classifiers.linear import LinearHead
 from tuner.experiment.schema import NetworkSpec
+from tuner.models.pipeline import stages_of
 from tuner.models.scorer import Scorer
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
@@ -46,6 +50,14 @@ def random_head(classes: int, width: int, seed: int = 0) -> LinearHead:
 
 def scorer_of(backbone: Network, labels: Sequence[str]) -> Scorer:
     return Scorer(backbone, random_head(len(labels), backbone.width), labels)
+
+
+def assemble(
+    network: Network, model: LogisticRegressionModel, labels: Sequence[str], **params: Any
+) -> PipelineModel:
+    """The whole model in memory, as MLlib has it: what a logged one is to be like."""
+    featurizer, names = stages_of(network, labels, **params)
+    return PipelineModel([featurizer, model, names])
 
 
 def letter_files(images: Path, label: str, count: int) -> list[Path]:

@@ -3,11 +3,12 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def free_port() -> int:
 class SearchProcess:
     """`tuner` in a folder; `uri` is the MLflow store, by default the folder's own."""
 
-    def __init__(self, folder: Path, *arguments: object, uri: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: object, uri: str | None = None, stdout: int | None = None
+    ) -> None:
         self.folder = folder
         self.uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
@@ -86,11 +89,16 @@ class SearchProcess:
             [sys.executable, "-m", "tuner", *map(str, arguments)],
             cwd=folder,
             env=environment | {"MLFLOW_TRACKING_URI": self.uri},
-            stdout=self.log,
+            stdout=stdout or self.log,
             stderr=self.log,
             text=True,
             start_new_session=True,  # a Ctrl-C of the test run is not the search's
         )
+        self.said_before = len(self.output())
+
+    def said(self) -> str:
+        """What this process wrote, and not those that were there before it."""
+        return self.output()[self.said_before :]
 
     def __enter__(self) -> "SearchProcess":
         return self
@@ -128,14 +136,27 @@ class SearchProcess:
     def numbers(self, *statuses: str) -> list[int]:
         return sorted(int(run.data.tags["tuner.trial"]) for run in self.trials(*statuses))
 
-    def running(self, since: float = float("inf")) -> bool:
-        """Whether a trial is at work, for `since` seconds at most: its run is there, and its parameters."""
-        earliest = (time.time() - since) * 1000
+    def running(self) -> bool:
+        """Whether a trial is at work: its run is there, and its parameters."""
         try:
-            runs = [run for run in self.trials("RUNNING") if run.data.params]
-            return any(run.info.start_time >= earliest for run in runs)
+            return any(run.data.params for run in self.trials("RUNNING"))
         except Exception:  # the store or the run is not there yet
             return False
+
+    @contextmanager
+    def amid_a_trial(self, finished: int = 0) -> Iterator[None]:
+        """Hold the search where a trial is at work and so many have finished: its store takes no writes."""
+        wait_until(lambda: self.running() or self.process.poll() is not None, 400)
+        while self.process.poll() is None:
+            with closing(
+                sqlite3.connect(self.uri.removeprefix("sqlite:///"), 60, isolation_level=None)
+            ) as store:
+                store.execute("BEGIN IMMEDIATE")  # others may read
+                if self.running() and len(self.trials("FINISHED")) >= finished:
+                    yield
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"The search ended before it could be held: {self.output()[-3000:]}")
 
     def workers(self) -> list[int]:
         """The Python workers: forks of a daemon."""

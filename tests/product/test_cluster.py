@@ -123,7 +123,7 @@ def test_a_search_runs_on_the_executors_and_keeps_its_secrets(
 ) -> None:
     port = free_port()
     uri = server.uri.replace("http://", f"http://user:{PASSWORD}@")
-    options = ("--experiment", "football.yaml", "--connect-port", port)
+    options = ("--experiment", "football.yaml", "--fit", "spark", "--connect-port", port)
     cluster.configure(spark_master=cluster.url)  # no --master: the user's defaults name it
     with SearchProcess(football, "search", *options, uri=uri) as search:
         wait_until(lambda: search.running() or search.process.poll() is not None, 400)
@@ -143,7 +143,7 @@ def test_a_search_runs_on_the_executors_and_keeps_its_secrets(
         pages = [page(f"{root}/{name}/") for name in ("environment", "executors", "jobs", "connect")]
         pages += [page(f"{api}/{name}") for name in ("environment", "allexecutors", "jobs")]
         pages += [page(f"http://127.0.0.1:{cluster.page}/json/")]
-        assert "SparkConnectPlugin" in pages[4]
+        assert "spark.connect.grpc.binding.address" in pages[4]
         assert search.running()
         for secret in (token, PASSWORD):
             assert command_lines_with(secret) == []
@@ -172,22 +172,24 @@ def test_a_search_runs_on_the_executors_and_keeps_its_secrets(
 
 
 def test_killed_executors_cost_neither_images_nor_trials(cluster: Cluster, football: Path) -> None:
+    port = free_port()
     with SearchProcess(
-        football, "search", "--experiment", "football.yaml", "--master", cluster.url
+        football, "search", "--experiment", "football.yaml", "--master", cluster.url, "--connect-port", port
     ) as search:
         features = football / "cache" / "features"
-        wait_until(lambda: list(features.glob("*/backbone.json")) or search.process.poll() is not None, 240)
+        wait_until(lambda: list(features.glob("*/network.json")) or search.process.poll() is not None, 240)
         time.sleep(4)  # into its first tasks
         os.kill(cluster.executors()[0], signal.SIGKILL)
         first = time.time()
         wait_until(lambda: search.running() or search.process.poll() is not None, 400)
         assert search.process.poll() is None, search.output()
-        wait_until(lambda: len(search.numbers("FINISHED")) >= 2, 300)
-        wait_until(search.running)
-        finished = len(search.numbers("FINISHED"))
-        for pid in cluster.executors():
-            os.kill(pid, signal.SIGKILL)
-        second = time.time()
+        with search.amid_a_trial(finished=2):
+            with socket.socket() as client:
+                assert client.connect_ex(("127.0.0.1", port)) != 0  # nothing is served that no trial needs
+            finished = len(search.numbers("FINISHED"))
+            for pid in cluster.executors():
+                os.kill(pid, signal.SIGKILL)
+            second = time.time()
         wait_until(lambda: len(search.numbers("FINISHED")) > finished, 300)
         recovered = time.time() - second
         assert search.end(500) == 0, search.output()

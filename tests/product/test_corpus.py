@@ -17,14 +17,15 @@ from rich.console import Console
 
 from tests.helpers import corpus
 from tests.helpers.corpus import IMAGE_CASES, SOURCE_CASES, Case
+from tuner.base.choices import Decoding
 from tuner.base.errors import ImageError, ImageSourceError
 from tuner.experiment.schema import Experiment, SearchSettings
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.preparation import PreparedImages, prepare_images
 from tuner.images.decoding import decode_image, load_input
 from tuner.images.index import index_images
 from tuner.images.sources import read_images
 from tuner.images.splits import split_images
+from tuner.preparation.images import PreparedImages, prepare_images
 from tuner.spark.sessions import DriverSession
 
 
@@ -132,6 +133,53 @@ def test_a_cmyk_image_has_the_colours_that_its_inks_make():
             found = decode_image(corpus.encoded(Image.new("CMYK", (16, 16), ink), kind))
             expected = np.asarray(Image.new("RGB", (1, 1), colour))[0, 0].astype(int)
             assert np.abs(found - expected).max() <= 3, (kind, colour)
+
+
+def test_what_is_transparent_is_the_ground_and_no_colour_below_it(tmp_path: Path):
+    for name, place in (
+        ("png of which nothing is opaque", 0),
+        ("png of 16 bits with a transparent gray", 1),
+    ):
+        (tmp_path / name).mkdir()
+        content = file_of(name, tmp_path / name)
+        for ground, value in (("white", 255), ("black", 0)):
+            assert (
+                decode_image(content, decoding=Decoding(ground)).reshape(-1, 3)[place].tolist()
+                == [value] * 3
+            )
+
+
+def test_a_little_transparent_palette_of_every_format_is_mixed_with_its_ground(tmp_path: Path):
+    for name in (
+        "png with a palette",
+        "png with alpha",
+        "webp with alpha",
+        "tiff with alpha",
+        "png with gray and alpha",
+    ):
+        (tmp_path / name).mkdir()
+        content = file_of(name, tmp_path / name)
+        image = Image.open(io.BytesIO(content)).convert("RGBA")
+        for ground in ("white", "black"):
+            laid = Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
+            found = decode_image(content, decoding=Decoding(ground)).astype(int)
+            assert np.abs(found - np.asarray(laid)).max() <= 1, (name, ground)
+
+
+def test_values_are_scaled_by_one_rule_and_by_the_white_that_is_stated(tmp_path: Path):
+    expected = {
+        ("png of 12 bits in 16", None): (0, 16),
+        ("png of 12 bits in 16", 4095): (0, 255),
+        ("tiff of whole numbers of 32 bits", None): (0, 255),
+        ("tiff of floats beyond 1", None): (0, 255),
+        ("tiff of floats beyond 1", 255): (0, 255),
+    }
+    for (name, white), (low, high) in expected.items():
+        (tmp_path / f"{name} {white}").mkdir()
+        found = decode_image(
+            file_of(name, tmp_path / f"{name} {white}"), decoding=Decoding(max_value=white)
+        )
+        assert (found.min(), found.max()) == (low, high), name
 
 
 def test_a_rotated_photograph_is_upright_and_a_wrong_orientation_is_none(tmp_path: Path):

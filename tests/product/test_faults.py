@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import FinishedSearch, tuner
+from tests.helpers.databases import PostgresServer
 from tests.helpers.searches import SearchProcess, TrackingServer, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -33,11 +35,11 @@ SEARCH = ("search", "--experiment", "letters.yaml")
 
 def test_a_worker_killed_in_mid_trial_costs_no_trial(folder: Path) -> None:
     with SearchProcess(folder, *SEARCH) as search:
-        wait_until(search.running)
-        workers = search.workers()
-        assert workers
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
+        with search.amid_a_trial():
+            workers = search.workers()
+            assert workers
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
         assert search.end() == 0, search.output()
         search.assert_whole(8)
         assert 1 <= len(search.trials("KILLED")) <= 2
@@ -45,8 +47,8 @@ def test_a_worker_killed_in_mid_trial_costs_no_trial(folder: Path) -> None:
 
 def test_a_driver_killed_in_mid_search_is_resumed(folder: Path) -> None:
     with SearchProcess(folder, *SEARCH) as search:
-        wait_until(lambda: search.running() and len(search.trials("FINISHED")) >= 2)
-        os.kill(search.process.pid, signal.SIGKILL)
+        with search.amid_a_trial(finished=2):
+            os.kill(search.process.pid, signal.SIGKILL)
         search.end()
         wait_until(lambda: not search.workers(), 30)
         before = {run.info.run_id for run in search.trials("FINISHED")}
@@ -61,8 +63,9 @@ def test_a_driver_killed_in_mid_search_is_resumed(folder: Path) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_search_ends_in_order_and_is_resumed(folder: Path, signum: int) -> None:
     with SearchProcess(folder, *SEARCH) as search:
-        wait_until(lambda: search.running(since=0.5) and len(search.trials("FINISHED")) >= 1)
-        os.kill(search.process.pid, signum)
+        with search.amid_a_trial(finished=1):
+            os.kill(search.process.pid, signum)
+            time.sleep(5)  # Spark gives a cancelled worker two seconds to end
         assert search.end(60) == 128 + signum
         run_id = search.search().info.run_id
         assert search.search().info.status == "KILLED"
@@ -126,8 +129,17 @@ def test_a_trial_that_hangs_fails_and_the_search_goes_on(folder: Path) -> None:
         assert "took longer than trial_timeout, 20 s" in Path(artifact).read_text()
 
 
-def test_a_tracking_server_that_is_away_for_20_s_is_waited_for(
-    folder: Path, server: TrackingServer
+@pytest.fixture(params=[TrackingServer, PostgresServer])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrackingServer | PostgresServer]:
+    """A tracking server, or a database without one."""
+    server = request.param(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_store_that_is_away_for_20_s_is_waited_for(
+    folder: Path, server: TrackingServer | PostgresServer
 ) -> None:
     with SearchProcess(folder, *SEARCH, uri=server.uri) as search:
         wait_until(lambda: search.running() and len(search.trials("FINISHED")) >= 2)
@@ -139,8 +151,8 @@ def test_a_tracking_server_that_is_away_for_20_s_is_waited_for(
         assert len(search.trials()) == 8
 
 
-def test_a_tracking_server_that_is_gone_for_good_loses_nothing(
-    folder: Path, server: TrackingServer
+def test_a_store_that_is_gone_for_good_loses_nothing(
+    folder: Path, server: TrackingServer | PostgresServer
 ) -> None:
     with SearchProcess(folder, *SEARCH, uri=server.uri) as search:
         wait_until(lambda: search.running() and len(search.trials("FINISHED")) >= 2)
@@ -152,6 +164,12 @@ def test_a_tracking_server_that_is_gone_for_good_loses_nothing(
         assert f"Resume it with: tuner search --resume {run_id}" in output
         assert "Traceback" not in output
     unsent = output.partition("tuner push ")[2].split()[0]
+    assert Path(unsent).is_dir()
+    with SearchProcess(folder, "push", unsent, uri=server.uri) as pushed:
+        assert pushed.end() == 2
+        said = pushed.output().removeprefix(output)
+        assert "does not answer" in said
+        assert said.count("\n") == 1
     assert Path(unsent).is_dir()
     server.start()
     finished = len(search.trials("FINISHED"))

@@ -21,6 +21,7 @@ from mlflow.models import Model
 from ruamel.yaml import YAML
 
 from tests.conftest import FinishedSearch
+from tests.helpers.searches import tracking
 from tuner.networks.embedded.files import NETWORK_FILES
 from tuner.networks.table import NETWORKS
 from tuner.spark.settings import settings
@@ -39,9 +40,9 @@ def is_module(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def model(finished_search: FinishedSearch) -> Path:
-    """The folder of a trial's model."""
-    uri = f"runs:/{finished_search.trials()[0].info.run_id}/model"
-    return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=finished_search.store))
+    """The folder of the winner's model."""
+    with tracking(finished_search.store):
+        return Path(mlflow.artifacts.download_artifacts("models:/letters@champion"))
 
 
 def test_a_saved_pipeline_names_the_classes_of_its_python_stages(model: Path) -> None:
@@ -73,18 +74,25 @@ def test_runs_and_versions_bear_the_tags_that_later_searches_look_for(
 ) -> None:
     versions = {f"tuner.{library}_version" for library in ("pyspark", "tensorflow", "keras")}
     parent = named(finished_search.parent().data.tags)
-    assert parent - versions == {"tuner.kind", "tuner.best_trial", "tuner.data_digest"}
+    assert parent - versions == {
+        "tuner.kind",
+        "tuner.best_trial",
+        "tuner.data_digest",
+        "tuner.experiment",
+        "tuner.heartbeat",
+    }
     assert named(finished_search.trials()[0].data.tags) == {"tuner.kind", "tuner.trial"}
     (version,) = finished_search.client().search_model_versions("name = 'letters'", max_results=1)
     moves = {f"tuner.promotion.{word}" for word in ("to", "at", "why")}
-    assert named(version.tags) == {"tuner.search_run_id", "tuner.trial_run_id", *moves}
+    lineage = {"tuner.search_run_id", "tuner.trial_run_id", "tuner.data_digest"}
+    assert named(version.tags) == {*lineage, *moves}
 
 
 # What starts by its name ---------------------------------------------------------------------------
 
 
 def test_the_commands_start_what_is_there() -> None:
-    assert PROJECT["scripts"] == {"tuner": "tuner.cli.main:main"}
+    assert PROJECT["scripts"] == {"tuner": "tuner.__main__:main"}
     assert callable(pkgutil.resolve_name(PROJECT["scripts"]["tuner"]))
     entries = YAML(typ="safe").load(ROOT / "MLproject")["entry_points"]
     assert {tuple(entry["command"].split()[:3]) for entry in entries.values()} == {
@@ -94,7 +102,7 @@ def test_the_commands_start_what_is_there() -> None:
 
 
 def test_spark_starts_a_daemon_that_is_there() -> None:
-    assert settings("local[2]", 0)["spark.python.daemon.module"] == "tuner.spark.worker_daemon"
+    assert settings("local[2]")["spark.python.daemon.module"] == "tuner.spark.worker_daemon"
     assert callable(pkgutil.resolve_name("tuner.spark.worker_daemon:main"))
 
 
@@ -104,15 +112,17 @@ def test_what_workers_import_ahead_is_there(name: str) -> None:
 
 
 def test_spark_s_log_settings_are_there() -> None:
-    options = settings("local[2]", 0)["spark.driver.extraJavaOptions"].split()
-    (file,) = [option.partition("=")[2] for option in options if "log4j2.configurationFile" in option]
+    options = settings("local[2]")["spark.driver.extraJavaOptions"].split()
+    (uri,) = [option.partition("=")[2] for option in options if "log4j2.configurationFile" in option]
+    file = uri.removeprefix("file://")
     assert Path(file).is_relative_to(ROOT / "tuner" / "spark")
     assert "rootLogger" in Path(file).read_text(encoding="utf-8")
 
 
 def test_the_table_of_networks_names_modules_that_are_there() -> None:
     ours = {row.module for row in NETWORKS.values() if row.module.startswith("tuner.")}
-    assert ours == {f"tuner.networks.embedded.{name.lower()}" for name in NETWORK_FILES}
+    embedded = {f"tuner.networks.embedded.{name.lower()}" for name in NETWORK_FILES}
+    assert ours == {"tuner.networks.efficientnet_lite", *embedded}
     assert all(map(is_module, ours))
 
 
@@ -131,9 +141,8 @@ def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "tuner = tuner.cli.main:main" in archive.read(entries).decode()
+        assert "tuner = tuner.__main__:main" in archive.read(entries).decode()
     here = (file for file in (ROOT / "tuner").rglob("*") if file.is_file() and file.suffix != ".pyc")
     assert packed == {file.relative_to(ROOT).as_posix() for file in here}
-    data = {name for name in packed if not name.endswith(".py")}
     networks = {file.relative_to(ROOT).as_posix() for file in NETWORK_FILES.values()}
-    assert data == {"tuner/py.typed", "tuner/spark/log4j2.properties", *networks}
+    assert {"tuner/py.typed", "tuner/spark/log4j2.properties", *networks} < packed

@@ -88,6 +88,7 @@ def test_the_command_line_takes_what_an_entry_point_passes(name: str) -> None:
     assert set(ENTRY_POINTS[name]["parameters"]) <= set(re.findall(r"--(\w+)", done.stdout))
 
 
+@pytest.mark.long
 def test_mlflow_hands_values_over_as_they_were_given(tmp_path: Path) -> None:
     """Empty values, spaces, quotes and other alphabets come through MLflow's shell."""
     shutil.copy(ROOT / "MLproject", tmp_path)

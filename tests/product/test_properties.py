@@ -160,7 +160,11 @@ networks = st.builds(
     preprocessing=st.sampled_from(["tf", "caffe", "torch", "unit", "none"]),
     width=st.integers(1, 2),
     precision=st.sampled_from(["float32", "bfloat16"]),
+    transparent=st.sampled_from(["white", "black"]),
+    max_value=st.sampled_from([None, 4095.0]),
+    file_digest=st.sampled_from(["0" * 64, "1" * 64]),
 )
+# `transparent` and `max_value` decide some images' features, beside which they stand in the cache.
 DECIDING = ("digest", "input_size", "preprocessing", "precision")
 
 
@@ -174,7 +178,7 @@ def test_two_keys_are_equal_exactly_if_all_that_decides_a_feature_is(one: Networ
 def test_one_field_changes_the_key_exactly_if_it_decides_a_feature(one: Network, other: Network, data):
     """Over all fields: a new one must be put on one of the two sides."""
     fields = {field.name for field in dataclasses.fields(Network)}
-    assert fields == {*DECIDING, "name", "file", "width"}
+    assert fields == {*DECIDING, "name", "file", "width", "file_digest", "transparent", "max_value"}
     name = data.draw(st.sampled_from(sorted(fields)))
     changed = dataclasses.replace(one, **{name: getattr(other, name)})
     assert (changed.key != one.key) == (name in DECIDING and changed != one)
@@ -182,7 +186,13 @@ def test_one_field_changes_the_key_exactly_if_it_decides_a_feature(one: Network,
 
 
 def test_another_way_of_decoding_is_another_key(monkeypatch: pytest.MonkeyPatch):
-    network = Network("VGG16", "0" * 64, "a.keras", (9, 9), "tf", 2, "float32")
+    network = Network("VGG16", "0" * 64, "a.keras", (9, 9), "tf", 2, "float32", "1" * 64)
     before = network.key
     monkeypatch.setattr("tuner.networks.resolution.DECODING_VERSION", 10**6)
     assert network.key != before
+
+
+def test_keys_of_the_feature_cache_stay_from_version_to_version():
+    """Or everybody's features would be extracted again: changed on purpose only, where every pixel is."""
+    network = Network("VGG16", "0" * 64, "a.keras", (9, 9), "tf", 2, "float32", "1" * 64)
+    assert network.key.startswith("847f323d826a6b90")

@@ -1,1 +1,1 @@
-"""Classifiers: their parameters, and the values that these may take."""
+"""Classifiers: their parameters, the values that these may take, and the fits that need no Spark."""

@@ -3,8 +3,8 @@
 What it knows is in MLlib's documentation (the guide's "Classification and regression" and "Linear methods",
 and `org.apache.spark.ml.classification.LogisticRegression`: losses, elastic net, standardization, first
 intercepts); the optimizers are Breeze's (`optimizers`). Sums are taken in another order than MLlib's, whose
-rows are in other blocks: that is the whole difference, about 1e-13 of the objective. Where a fit is badly
-posed, as rows that can be separated are without regularisation, it grows with the iterations.
+rows are in other blocks: that is the whole difference, about 1e-13 of the objective. Where a fit is so
+badly posed that MLlib's depends on how many partitions its rows are in, this one differs from it as much.
 """
 
 from __future__ import annotations
@@ -92,10 +92,9 @@ def fit(
     scaled, centred = objective.split(found.x)
     coefficients, intercepts = scaled * objective.inverse_std, centred - scaled @ objective.scaled_mean
     if vectors > 1:
-        # The same number added to all classes changes no probability: MLlib takes the centre.
+        # What is added to all classes changes no probability: MLlib centres it. (Without regularisation
+        # coefficients too, but they are centred then: over the classes, gradients add up to 0.)
         intercepts -= intercepts.mean()
-        if regParam == 0:
-            coefficients -= coefficients.mean(axis=0)
     return LogisticRegressionFit(coefficients, intercepts, found.objectiveHistory, found.stop)
 
 

@@ -76,7 +76,7 @@ class Standardized:
         for rows, block in Blocks(self.features):
             weights = np.ones(len(block)) if self.weights is None else self.weights[rows]
             weight = weights.sum()
-            block -= origin
+            block -= origin  # these blocks are read once
             block_mean = weights @ block / weight
             block -= block_mean
             shift = block_mean - mean
@@ -90,7 +90,7 @@ class Standardized:
 
 
 class Blocks:
-    """Rows as float64, a block at a time: each takes the place of the one before, and may be written to.
+    """Rows as float64, a block at a time, gone when the next comes; what is read again is not written to.
 
     Parameters
     ----------
@@ -103,13 +103,16 @@ class Blocks:
     def __init__(self, features: np.ndarray, beside: int = 0) -> None:
         self._features = features
         rows, width = features.shape
-        size = max(1, min(rows, _BLOCK_BYTES // (8 * (width + beside))))
-        self._buffer = np.empty((size, width))
+        self._size = max(1, min(rows, _BLOCK_BYTES // (8 * (width + beside))))
+        self._buffer = np.empty((self._size, width))
+        self._only_one = rows == self._size
+        if self._only_one:
+            np.copyto(self._buffer, features)
 
     def __iter__(self) -> Iterator[tuple[slice, np.ndarray]]:
-        size = len(self._buffer)
-        for start in range(0, len(self._features), size):
-            stored = self._features[start : start + size]
-            block = self._buffer[: len(stored)]
-            np.copyto(block, stored)
-            yield slice(start, start + len(stored)), block
+        for start in range(0, len(self._features), self._size):
+            rows = slice(start, min(start + self._size, len(self._features)))
+            block = self._buffer[: rows.stop - start]
+            if not self._only_one:
+                np.copyto(block, self._features[rows])
+            yield rows, block

@@ -33,8 +33,8 @@ def say(*words):
 def in_c():  # for minutes; no signal handler of Python's runs meanwhile
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
 
-def ready():
-    say("ready")
+def ready():  # said once the main thread is in what follows
+    threading.Timer(0.3, say, ["ready"]).start()
 """
 
 

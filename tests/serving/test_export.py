@@ -9,16 +9,18 @@ import pytest
 
 from tests.conftest import FinishedSearch, tuner
 from tests.helpers.models import CHAMPION, ODD_IMAGES, as_png, embedded, random_head, scorer_of
+from tests.images.test_decoding import PAIRS, chunk, png_file
 from tuner.base.choices import Decoding
 from tuner.base.errors import ModelError
 from tuner.classifiers.linear import LinearHead
 from tuner.cli.main import main
 from tuner.experiment.schema import NetworkSpec
+from tuner.images.decoding import decode_image
 from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
-from tuner.serving.export import export_model
+from tuner.serving.export import _decode_png, export_model
 
 SIDE = (24, 20)
 ODD_LABELS = ('it\'s "quoted"', "ñandú <b>", "[UNK]", "")
@@ -104,6 +106,30 @@ def test_the_saved_model_reads_what_tensorflow_reads_and_the_rest_is_counted(tmp
     assert 1e-5 < done.difference < 0.02  # TensorFlow resizes without rounding on the way
     done = export_model(scorer, tmp_path / "again", "savedmodel", [ODD_IMAGES[name] for name in turned])
     assert done.difference > 0.05  # it does not turn what EXIF says is turned
+
+
+ROWS = {1: b"\0\x40", 2: b"\0\x10", 4: b"\0\x01"}  # of a pixel 0 and a pixel 1
+PALETTE = chunk(b"PLTE", bytes([0, 0, 0, 200, 100, 50]))
+SHALLOW = {
+    **{f"gray of {depth} bits": png_file(2, 1, depth, 0, b"\0\x40") for depth in (1, 2, 4)},
+    **{f"palette of {depth} bits": png_file(2, 1, depth, 3, row, PALETTE) for depth, row in ROWS.items()},
+    **{
+        f"transparent palette of {depth} bits": png_file(
+            2, 1, depth, 3, row, PALETTE + chunk(b"tRNS", b"\xff\x40")
+        )
+        for depth, row in ROWS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", [*SHALLOW, *PAIRS])
+@pytest.mark.parametrize("ground", ["white", "black"])
+def test_png_files_of_all_depths_are_decoded_as_the_model_does(name: str, ground: str) -> None:
+    import_keras()
+    decoding = Decoding(ground)
+    content = (SHALLOW | PAIRS)[name]
+    found = _decode_png(content, decoding).numpy()
+    np.testing.assert_allclose(found, decode_image(content, decoding=decoding), rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("decoding", [Decoding("black"), Decoding("white", 4095), Decoding("black", 100)])

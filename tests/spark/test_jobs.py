@@ -86,7 +86,7 @@ def test_a_job_in_time_is_left_alone_and_its_tag_with_it(spark: SparkSession) ->
         assert tag.startswith("tuner-test-")
         assert spark.range(3).count() == 3
     assert not late.is_set()
-    assert context.getJobTags() == set()
+    assert not list(context.getJobTags())  # one of Java's
 
 
 def test_a_job_that_fails_is_not_late(spark: SparkSession) -> None:
@@ -94,4 +94,4 @@ def test_a_job_that_fails_is_not_late(spark: SparkSession) -> None:
         with pytest.raises(Exception, match="no good"):
             spark.sql("select raise_error('no good')").collect()
         assert not late.is_set()
-    assert spark.sparkContext.getJobTags() == set()
+    assert not list(spark.sparkContext.getJobTags())

@@ -191,7 +191,11 @@ def _decode_png(content: Any, decoding: Decoding) -> Any:
     deep = tf.strings.substr(content, _PNG_DEPTH, 1) == b"\x10"
     white = tf.where(deep, tf.constant(of_16_bits, tf.float32), tf.constant(of_8_bits * 257, tf.float32))
     colours = tf.round(tf.minimum(pixels[..., :3] / white, 1.0) * 255.0)
-    alpha = pixels[..., 3:] / 65535.0
+    alpha = pixels[..., 3:]
+    # Of an opaque PNG of 1, 2 or 4 bits, TensorFlow gives the highest value of these bits for "opaque".
+    depth = tf.cast(tf.io.decode_raw(tf.strings.substr(content, _PNG_DEPTH, 1), tf.uint8)[0], tf.float32)
+    unscaled = (2.0**depth - 1) * 257
+    alpha = tf.where((depth < 8) & tf.reduce_all(alpha == unscaled), 1.0, alpha / 65535.0)
     ground = {"white": 255.0, "black": 0.0}[decoding.transparent]
     return tf.round(colours * alpha + ground * (1.0 - alpha))
 

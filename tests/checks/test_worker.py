@@ -9,14 +9,14 @@ import pytest
 from tests.helpers.searches import tracking
 from tuner.base.errors import CacheError, ImageSourceError, SessionError, TrackingError, TunerError
 from tuner.checks.cluster import needed_packages
-from tuner.checks.worker import Questions
+from tuner.checks.worker import WorkerChecks
 from tuner.tracking.store import open_registry, open_tracking
 
 
 def answer(**asked: object) -> TunerError | None:
-    """What this machine answers, as a worker that got the questions by mail."""
-    questions: Questions = pickle.loads(pickle.dumps(Questions(**{"packages": (), **asked})))
-    ((host, error),) = questions([1])
+    """What this machine answers, as a worker that got the checks by mail."""
+    checks: WorkerChecks = pickle.loads(pickle.dumps(WorkerChecks(**{"packages": (), **asked})))
+    ((host, error),) = checks([1])
     assert host == socket.gethostname()
     return None if error is None else pickle.loads(pickle.dumps(error))
 
@@ -106,7 +106,7 @@ def test_access_to_a_server_travels_and_is_not_shown(here: Path, monkeypatch: py
     store = open_registry()
     assert dict(store.access) == {"MLFLOW_TRACKING_TOKEN": "s3cret"}
     assert "s3cret" not in repr(store)
-    questions = Questions(
+    checks = WorkerChecks(
         (), endpoint=("host", 1, "s3cret"), tracking=("http://a:s3cret@b", "1", {}, "", "")
     )
-    assert "s3cret" not in repr(questions)
+    assert "s3cret" not in repr(checks)

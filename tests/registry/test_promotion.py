@@ -15,7 +15,7 @@ from tests.conftest import FinishedSearch, glyph, tuner
 from tests.helpers.searches import aliases_of, tracking
 from tuner.cli.main import main
 from tuner.registry import promotion
-from tuner.registry.contest import compare_versions, search_experiment
+from tuner.registry.champion_challenger import compare_versions, search_experiment
 from tuner.registry.promotion import place_version
 from tuner.registry.versions import RegisteredVersion, holder_of
 from tuner.tracking.names import SEARCH_RUN
@@ -184,11 +184,11 @@ def test_a_champion_that_came_meanwhile_is_compared_with(
     compared: list[tuple[str, str]] = []
 
     def compare(session, store, champion, challenger, *arguments, **options):
-        contest = compare_versions(session, store, champion, challenger, *arguments, **options)
-        compared.append((contest.champion, contest.challenger))
+        compared = compare_versions(session, store, champion, challenger, *arguments, **options)
+        compared.append((compared.champion, compared.challenger))
         if len(compared) == 1:
             client.set_registered_model_alias("letters", "champion", "3")
-        return contest
+        return compared
 
     monkeypatch.setattr(promotion, "compare_versions", compare)
     assert run(cached, monkeypatch, "promote", "letters", "--force") == 0

@@ -18,7 +18,7 @@ from tuner.classifiers.parameters import TrialParams
 from tuner.tracking.answering import without_credentials
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import read_artifact
-from tuner.tracking.runs import LeftTrials, fail_trial, parent_run, trial_run, trial_runs
+from tuner.tracking.runs import CutOffTrials, fail_trial, parent_run, trial_run, trial_runs
 from tuner.tracking.store import Tracking, open_tracking
 
 
@@ -102,7 +102,7 @@ def test_trials_are_children_by_number_and_those_left_running_are_closed(store: 
     left = client.create_run(
         store.experiment_id, tags={"mlflow.parentRunId": parent, "tuner.kind": "trial"}
     ).info.run_id
-    LeftTrials(store, parent).close()
+    CutOffTrials(store, parent).close()
     runs = {run.info.run_id: run for run in trial_runs(store, parent)}
     assert [item.info.status for item in runs.values()] == ["FINISHED", "FAILED", "KILLED"]
     assert left in runs
@@ -124,7 +124,7 @@ def test_a_trial_that_took_its_end_for_a_failure_was_killed(store: Tracking):
             numbers[run.run_id] = number
             if error:
                 raise error("no good")
-    left = LeftTrials(store, parent)
+    left = CutOffTrials(store, parent)
     params = TrialParams("B", 0.1, 0.5, 5)
     left.know(TrialResult(number, params, "", run_id) for run_id, number in numbers.items() if number < 3)
     left.close()

@@ -30,7 +30,7 @@ from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import trial_runs
 from tuner.tracking.store import Tracking, open_tracking
-from tuner.tracking.unsent import push
+from tuner.tracking.unsent_trials import push
 from tuner.trials.space import NUMBER
 from tuner.trials.spark_trials import make_trials, results_of, run_trials
 from tuner.trials.trial import Trial

@@ -14,7 +14,7 @@ from tuner.base.distribution import requirements
 from tuner.base.errors import SessionError
 from tuner.base.files import writing
 from tuner.base.uris import local_path
-from tuner.checks.worker import Questions
+from tuner.checks.worker import WorkerChecks
 from tuner.spark.jobs import cancelled_after
 from tuner.spark.jvm import java_reason
 from tuner.spark.sessions import DriverSession
@@ -62,7 +62,7 @@ def check_workers(
         return ()
     endpoint = session.endpoint if connects else None
     with _probe(cache) as (folder, word):
-        questions = Questions(
+        checks = WorkerChecks(
             packages=needed_packages(),
             probe=folder,
             word=word,
@@ -70,7 +70,7 @@ def check_workers(
             endpoint=(endpoint.host, endpoint.port, endpoint.token) if endpoint else None,
             tracking=_tracking(store, run_id) if store else None,
         )
-        answers = _ask(session, questions)
+        answers = _ask(session, checks)
     for _, error in answers:
         if error is not None:
             raise error
@@ -116,12 +116,12 @@ def _local_path(images: str) -> str | None:
     return str(path.absolute()) if path is not None and path.exists() else None
 
 
-def _ask(session: DriverSession, questions: Questions) -> list[tuple[str, Exception | None]]:
+def _ask(session: DriverSession, checks: WorkerChecks) -> list[tuple[str, Exception | None]]:
     context = session.spark.sparkContext
     with cancelled_after(context, _CHECK_SECONDS, "check") as late:
         try:
             tasks = context.parallelize(range(session.slots), session.slots)
-            return list(tasks.mapPartitions(questions).collect())
+            return list(tasks.mapPartitions(checks).collect())
         except Exception as error:
             if late.is_set():
                 raise SessionError(

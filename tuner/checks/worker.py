@@ -20,8 +20,8 @@ from tuner.base.errors import (
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What a worker is asked; plain values, for what they stand for may not be importable there.
+class WorkerChecks:
+    """What a worker is to check; plain values, for what they stand for may not be importable there.
 
     Parameters
     ----------

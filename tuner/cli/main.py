@@ -159,7 +159,7 @@ def _resume(
 @app.command()
 def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
     """Send trials to MLflow that a search could not log, for its server was gone."""
-    from tuner.tracking.unsent import push as push_unsent
+    from tuner.tracking.unsent_trials import push as push_unsent
 
     with advising(f"What was not sent waits in {folder}: the same command sends the rest."):
         sent, searches = push_unsent(folder)

@@ -15,7 +15,7 @@ from tuner.cli.screen import Screen
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from tuner.registry.contest import Contest
+    from tuner.registry.champion_challenger import VersionComparison
     from tuner.registry.history import LoggedMove
 
 app = typer.Typer()
@@ -64,8 +64,8 @@ def promote(
             why=why or None,
             master=master or None,
         )
-    if done.contest is not None:
-        _show_contest(done.contest)
+    if done.compared is not None:
+        _show_comparison(done.compared)
     for note in done.version.notes:
         _say(note)
     number, stage = done.version.version, done.version.stage
@@ -150,17 +150,17 @@ def _row(version: ModelVersion) -> list[str]:
     ]
 
 
-def _show_contest(contest: Contest) -> None:
-    comparison = contest.comparison
+def _show_comparison(compared: VersionComparison) -> None:
+    comparison = compared.comparison
     before, after = comparison.champion.metrics, comparison.challenger.metrics
     low, high = comparison.interval
-    _say(f"images     {comparison.images} test images of version {contest.champion}, the champion")
-    for note in contest.notes:
+    _say(f"images     {comparison.images} test images of version {compared.champion}, the champion")
+    for note in compared.notes:
         _say(f"           {note}")
     for metric in dict.fromkeys(("accuracy", comparison.metric)):
         _say(
-            f"{metric:<10} version {contest.champion} {before[metric]:.4f}, "
-            f"version {contest.challenger} {after[metric]:.4f}"
+            f"{metric:<10} version {compared.champion} {before[metric]:.4f}, "
+            f"version {compared.challenger} {after[metric]:.4f}"
         )
     _say(f"gain       {comparison.gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}")
     _say(

@@ -18,12 +18,17 @@ from tuner.experiment.file import read_experiment
 from tuner.experiment.schema import CHALLENGER, Experiment, Registry
 from tuner.extraction.cache import FeatureCache
 from tuner.models.loading import check_model
-from tuner.registry.contest import Contest, compare_versions, search_experiment, version_uri
+from tuner.registry.champion_challenger import (
+    VersionComparison,
+    compare_versions,
+    search_experiment,
+    version_uri,
+)
 from tuner.registry.history import Move
 from tuner.registry.lookup import Sessions, Source
 from tuner.registry.moves import AliasMovedError, make_challenger, make_champion
 from tuner.registry.versions import RegisteredVersion, find_version, holder_of
-from tuner.reports.contest import log_contest
+from tuner.reports.champion_challenger import log_version_comparison
 from tuner.spark.sessions import DriverSession, driver_session
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import parent_run
@@ -34,14 +39,14 @@ from tuner.tracking.store import Tracking, open_registry, open_tracking
 class Promotion:
     """What `promote` came to.
 
-    `version` is the version as it stands now; `promoted` says whether it is the champion; `contest` and
+    `version` is the version as it stands now; `promoted` says whether it is the champion; `compared` and
     `decision` are None where there was no champion, or where an override took the place of a comparison.
     """
 
     promoted: bool
     version: RegisteredVersion
     run_id: str | None = None
-    contest: Contest | None = None
+    compared: VersionComparison | None = None
     decision: Decision | None = None
 
 
@@ -49,12 +54,12 @@ class Promotion:
 class _Verdict:
     """What is made of a champion and a version that may take its place.
 
-    `error` is why they could not be compared; there is no contest and no decision then.
+    `error` is why they could not be compared; there is no comparison and no decision then.
     """
 
     takes_place: bool
     move: Move
-    contest: Contest | None = None
+    compared: VersionComparison | None = None
     decision: Decision | None = None
     error: str | None = None
 
@@ -111,7 +116,7 @@ def place_version(
         if not standing:
             standing.append(make_challenger(store, version))
         try:
-            contest = compare_versions(
+            compared = compare_versions(
                 lambda: session,
                 store,
                 champion,
@@ -122,17 +127,17 @@ def place_version(
             )
         except InvalidInput as error:
             return _Verdict(False, Move(""), error=str(error))
-        decision = decide(experiment.gate, contest.comparison)
-        _log(run, contest, decision)
-        return _Verdict(decision.passed, Move(str(decision), run_id=run.run_id), contest, decision)
+        decision = decide(experiment.gate, compared.comparison)
+        _log(run, compared, decision)
+        return _Verdict(decision.passed, Move(str(decision), run_id=run.run_id), compared, decision)
 
     placed, verdict, notes = _contend(store, version, experiment.registry, None, judge)
     if verdict is not None and verdict.error is not None:
         why = f"for it could not be compared with the champion: {verdict.error}"
         notes.append(f"{number} stays challenger, {why}")
-    elif verdict is not None and verdict.contest is not None:
-        notes += verdict.contest.notes
-        place = f"takes the place of version {verdict.contest.champion}" if placed else "stays challenger"
+    elif verdict is not None and verdict.compared is not None:
+        notes += verdict.compared.notes
+        place = f"takes the place of version {verdict.compared.champion}" if placed else "stays challenger"
         notes.append(f"{number} {place}: {verdict.decision}.")
     reached = placed or standing[0]
     return replace(reached, notes=(*notes, *reached.notes))
@@ -196,9 +201,9 @@ def promote(
             if not runs:
                 title = f"promote {name} version {challenger.version}"
                 runs.append(stack.enter_context(parent_run(open_tracking("promote"), title, "promote")))
-            contest, decision = None, None
+            compared, decision = None, None
             try:
-                contest = compare_versions(
+                compared = compare_versions(
                     session,
                     store,
                     champion,
@@ -207,8 +212,8 @@ def promote(
                     images=images,
                     caches=_caches(store, champion, challenger),
                 )
-                decision = decide(settings.gate, contest.comparison)
-                _log(runs[0], contest, decision)
+                decision = decide(settings.gate, compared.comparison)
+                _log(runs[0], compared, decision)
                 said = str(decision)
             except InvalidInput as error:
                 if not force:
@@ -217,14 +222,14 @@ def promote(
             passed = decision is not None and decision.passed
             why_moved = why or (said if passed else f"forced, against: {said}")
             move = Move(why_moved, by=None if passed else _user(), run_id=runs[0].run_id)
-            return _Verdict(passed or force, move, contest, decision)
+            return _Verdict(passed or force, move, compared, decision)
 
         placed, verdict, notes = _contend(store, challenger, settings.registry, why, judge)
         reached = placed or _as_it_stands(challenger)
         reached = replace(reached, notes=(*notes, *reached.notes))
         run_id = runs[0].run_id if runs else None
-        contest, decision = (verdict.contest, verdict.decision) if verdict else (None, None)
-        return Promotion(placed is not None, reached, run_id, contest, decision)
+        compared, decision = (verdict.compared, verdict.decision) if verdict else (None, None)
+        return Promotion(placed is not None, reached, run_id, compared, decision)
 
 
 def _when_needed(stack: ExitStack, images: str | None, master: str | None) -> Sessions:
@@ -245,14 +250,14 @@ def _caches(store: Tracking, *versions: ModelVersion) -> list[FeatureCache]:
     return [FeatureCache(root) for root in sorted(roots) if root.is_dir()]
 
 
-def _log(run: RunLog, contest: Contest, decision: Decision) -> None:
-    log_contest(
+def _log(run: RunLog, compared: VersionComparison, decision: Decision) -> None:
+    log_version_comparison(
         run,
-        contest.comparison,
+        compared.comparison,
         decision,
-        champion=contest.champion,
-        challenger=contest.challenger,
-        notes=contest.notes,
+        champion=compared.champion,
+        challenger=compared.challenger,
+        notes=compared.notes,
     )
 
 

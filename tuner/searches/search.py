@@ -50,9 +50,9 @@ from tuner.tracking.answering import without_credentials
 from tuner.tracking.heartbeat import Heartbeat
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
-from tuner.tracking.runs import LeftTrials, fail_trial, finished_trial, parent_run, trial_name
+from tuner.tracking.runs import CutOffTrials, fail_trial, finished_trial, parent_run, trial_name
 from tuner.tracking.store import Tracking, open_tracking
-from tuner.tracking.unsent import UNSENT
+from tuner.tracking.unsent_trials import UNSENT
 from tuner.trials.progress import search_progress
 from tuner.trials.space import NUMBER, point_of_values
 from tuner.trials.spark_trials import TrialLimit, lost_reasons, make_trials, results_of, run_trials
@@ -150,7 +150,7 @@ def run_search(
         launch = launch or launch_spark(
             name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS
         )
-        left = LeftTrials(store, run.run_id)
+        left = CutOffTrials(store, run.run_id)
         stack.callback(left.close)  # once Spark has stopped
         stack.enter_context(at_last(left.close))
         session = stack.enter_context(launched_session(launch))
@@ -188,7 +188,7 @@ class _Search:
     console: Console
     stop: StopRequests
     workers: Future[None]
-    left: LeftTrials
+    left: CutOffTrials
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

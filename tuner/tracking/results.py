@@ -38,7 +38,7 @@ class TrialResult:
     reason
         Why it failed; None where it did not.
     unsent
-        Whether its run waits on disk, for the MLflow server was gone (`tuner.tracking.unsent`).
+        Whether its run waits on disk, for the MLflow server was gone (`tuner.tracking.unsent_trials`).
     """
 
     trial: int

@@ -186,7 +186,7 @@ def fail_trial(tracking: Tracking, parent_id: str, number: int, params: Mapping[
     return log.run_id
 
 
-class LeftTrials:
+class CutOffTrials:
     """The trials that a search leaves behind when it ends, cut off in the midst: they end as KILLED.
 
     A cancelled trial's worker lives on for up to two seconds. It may yet make its run, or take its lost

@@ -32,7 +32,7 @@ from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import answers, trial_name, trial_run
 from tuner.tracking.store import Tracking
-from tuner.tracking.unsent import open_unsent
+from tuner.tracking.unsent_trials import open_unsent
 from tuner.trials.fits import Fit, Fits
 from tuner.trials.space import NUMBER
 from tuner.trials.spark_fit import spark_fits

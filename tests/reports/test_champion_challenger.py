@@ -3,7 +3,7 @@ import numpy as np
 from tests.evaluation.test_comparison import CHALLENGER, CHAMPION, TRUTH, compared
 from tuner.evaluation.comparison import compare, decide
 from tuner.experiment.schema import Gate
-from tuner.reports.contest import report_markdown
+from tuner.reports.champion_challenger import report_markdown
 
 
 def test_the_report_shows_names_as_they_are():

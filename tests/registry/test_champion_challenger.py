@@ -15,7 +15,12 @@ from tuner.base.errors import ImageSourceError, ModelError, TrackingError
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.registry import scores
-from tuner.registry.contest import _images_to_compare_on, compare_versions, read_split, search_experiment
+from tuner.registry.champion_challenger import (
+    _images_to_compare_on,
+    compare_versions,
+    read_split,
+    search_experiment,
+)
 from tuner.registry.lookup import Sessions
 from tuner.spark.sessions import DriverSession
 from tuner.tracking.names import SEARCH_RUN
@@ -26,7 +31,7 @@ from tuner.tracking.store import Tracking
 @pytest.fixture(scope="module")
 def store(finished_search: FinishedSearch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """The registry of the finished search, in a copy of its own."""
-    file = shutil.copy(finished_search.folder / "mlflow.db", tmp_path_factory.mktemp("contest"))
+    file = shutil.copy(finished_search.folder / "mlflow.db", tmp_path_factory.mktemp("compared"))
     copy = Tracking(f"sqlite:///{file}", finished_search.parent().info.experiment_id)
     with tracking(copy.uri):
         yield copy
@@ -97,10 +102,10 @@ def test_both_are_scored_on_the_champions_test_images(
     challenger: ModelVersion,
     finished_search: FinishedSearch,
 ):
-    contest = compare_versions(sessions(driver), store, champion, challenger, "accuracy")
-    found, parent = contest.comparison, finished_search.parent()
-    assert (contest.champion, contest.challenger) == ("1", str(challenger.version))
-    assert contest.notes == ()
+    compared = compare_versions(sessions(driver), store, champion, challenger, "accuracy")
+    found, parent = compared.comparison, finished_search.parent()
+    assert (compared.champion, compared.challenger) == ("1", str(challenger.version))
+    assert compared.notes == ()
     assert found.images == 15
     logged = {name: parent.data.metrics[f"test_{name}"] for name in found.champion.metrics}
     assert found.champion.metrics == pytest.approx(logged, abs=1e-4)
@@ -125,10 +130,10 @@ def test_images_that_are_gone_or_learnt_are_counted(
     split.loc[test[0], "part"] = "train"
     (folder / Path(split.loc[test[1], "path"]).relative_to(finished_search.images)).unlink()
     rival = add_version(store, champion.source, copied_search(store, split))
-    contest = compare_versions(sessions(driver), store, champion, rival, "f1", images=str(folder))
-    assert contest.comparison.images == 13
-    assert contest.comparison.gain == 0
-    assert contest.notes == (
+    compared = compare_versions(sessions(driver), store, champion, rival, "f1", images=str(folder))
+    assert compared.comparison.images == 13
+    assert compared.comparison.gain == 0
+    assert compared.notes == (
         "1 of its test images were left out because the challenger was trained on them.",
         "1 of its test images are not there any more, or cannot be used.",
     )
@@ -198,10 +203,10 @@ def test_features_of_the_cache_need_neither_spark_nor_networks(
     cache: FeatureCache,
     finished_search: FinishedSearch,
 ):
-    contest = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
+    compared = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
     logged = finished_search.parent().data.metrics
-    found = contest.comparison
-    assert (found.images, contest.computed, contest.notes) == (15, 0, ())
+    found = compared.comparison
+    assert (found.images, compared.computed, compared.notes) == (15, 0, ())
     metrics = {name: logged[f"test_{name}"] for name in found.champion.metrics}
     assert found.champion.metrics == pytest.approx(metrics, abs=1e-4)
     assert found.challenger.metrics["logLoss"] != pytest.approx(metrics["logLoss"], abs=1e-4)
@@ -227,9 +232,9 @@ def test_images_without_features_that_are_many_or_elsewhere_are_left_to_spark(
 ):
     cached = compare_versions(no_session, store, champion, challenger, "accuracy", caches=[cache])
     monkeypatch.setattr(scores, "_FEW", 14)
-    contest = compare_versions(sessions(driver), store, champion, challenger, "accuracy")
-    assert contest.computed == 15
-    assert contest.comparison.champion.metrics == pytest.approx(
+    compared = compare_versions(sessions(driver), store, champion, challenger, "accuracy")
+    assert compared.computed == 15
+    assert compared.comparison.champion.metrics == pytest.approx(
         cached.comparison.champion.metrics, abs=1e-4
     )
 
@@ -248,16 +253,16 @@ def test_corrected_labels_count(
     for number, (file, label) in enumerate(zip(files[:3], ("o", "o", "new"), strict=True)):
         (moved / label).mkdir(exist_ok=True)
         file.rename(moved / label / f"moved-{number}.png")
-    contest = compare_versions(
+    compared = compare_versions(
         no_session, store, champion, challenger, "accuracy", images=str(moved), caches=[cache]
     )
-    assert contest.comparison.images == 14
-    assert contest.notes == (
+    assert compared.comparison.images == 14
+    assert compared.notes == (
         "1 of its test images are in a class now that the models do not know.",
         "2 of its test images have another class now than in the champion's search: the one that they have "
         "now counts.",
     )
-    support = contest.comparison.champion.confusion.sum(axis=1)
+    support = compared.comparison.champion.confusion.sum(axis=1)
     assert (support - plain.comparison.champion.confusion.sum(axis=1)).tolist() == [-3, 2, 0]
 
 
@@ -274,9 +279,9 @@ def test_the_challengers_source_knows_the_classes_better(
     experiment = search_experiment(store, champion).model_copy(update={"images": str(moved)})
     run_id = copied_search(store, read_split(store, champion), experiment)
     rival = add_version(store, champion.source, run_id)
-    contest = compare_versions(no_session, store, champion, rival, "accuracy", caches=[cache])
-    assert contest.comparison.images == 15
-    (note,) = contest.notes
+    compared = compare_versions(no_session, store, champion, rival, "accuracy", caches=[cache])
+    assert compared.comparison.images == 15
+    (note,) = compared.notes
     assert note.startswith("1 of its test images have another class now")
 
 
@@ -290,11 +295,11 @@ def test_an_image_that_stands_in_several_classes_now_is_left_out(
 ):
     (file, *_) = files_of_test(store, champion, moved, finished_search.images)
     shutil.copy(file, moved / "o" / "copy.png")
-    contest = compare_versions(
+    compared = compare_versions(
         no_session, store, champion, challenger, "accuracy", images=str(moved), caches=[cache]
     )
-    assert contest.comparison.images == 14
-    assert contest.notes == ("1 of its test images stand in several classes now.",)
+    assert compared.comparison.images == 14
+    assert compared.notes == ("1 of its test images stand in several classes now.",)
 
 
 def test_where_no_image_is_left_features_and_remembered_classes_remain(
@@ -307,9 +312,9 @@ def test_where_no_image_is_left_features_and_remembered_classes_remain(
     old = add_version(store, champion.source, copied_search(store, split, experiment))
     split.loc[test[0], "label"] = "o"
     new = add_version(store, champion.source, copied_search(store, split, experiment))
-    contest = compare_versions(no_session, store, old, new, "accuracy", caches=[cache])
-    assert contest.comparison.images == 15
-    assert contest.notes == (
+    compared = compare_versions(no_session, store, old, new, "accuracy", caches=[cache])
+    assert compared.comparison.images == 15
+    assert compared.notes == (
         "1 of its test images have another class now than in the champion's search: the one that they have "
         "now counts.",
         f"The images {gone} cannot be read now: There is no folder {gone}: check images, the folder of "

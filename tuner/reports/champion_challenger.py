@@ -12,7 +12,7 @@ from tuner.tracking.run_log import RunLog
 _ROWS_SHOWN = 50
 
 
-def log_contest(
+def log_version_comparison(
     run: RunLog,
     comparison: Comparison,
     decision: Decision,

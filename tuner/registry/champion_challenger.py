@@ -27,7 +27,7 @@ from tuner.tracking.store import Tracking
 
 
 @dataclass(frozen=True)
-class Contest:
+class VersionComparison:
     """A comparison of two versions.
 
     `notes` are sentences on the test images: which are no part of it, which have another class now.
@@ -100,7 +100,7 @@ def compare_versions(
     images: str | None = None,
     sources: Mapping[str, Source] | None = None,
     caches: Collection[FeatureCache] = (),
-) -> Contest:
+) -> VersionComparison:
     """Score two versions on the champion's test images, found by their content.
 
     An image counts with the class that it is in now, in the source of the challenger's search or else of
@@ -162,7 +162,7 @@ def compare_versions(
         raise ImageSourceError(
             f"The test images in {places[-1]} could not be scored: {reason(error)}."
         ) from error
-    return _contest(champion, challenger, test, scores, metric, learnt, found)
+    return _compare(champion, challenger, test, scores, metric, learnt, found)
 
 
 def _check_classes(
@@ -230,7 +230,7 @@ def _counted(problems: pd.Series) -> str:
     return ", ".join(f"{count} {problem}" for problem, count in counts.items())
 
 
-def _contest(
+def _compare(
     champion: ModelVersion,
     challenger: ModelVersion,
     test: pd.DataFrame,
@@ -238,7 +238,7 @@ def _contest(
     metric: Metric,
     learnt: int,
     found: Lookup,
-) -> Contest:
+) -> VersionComparison:
     labels = list(scores[0].table.columns)
     tables = [score.table[labels] for score in scores]
     for table in tables:
@@ -261,7 +261,7 @@ def _contest(
         labels,
         metric=metric,
     )
-    return Contest(
+    return VersionComparison(
         str(champion.version),
         str(challenger.version),
         comparison,

@@ -9,7 +9,7 @@ from tests.helpers.searches import free_port
 from tuner.base.errors import StoreError, TrackingError
 from tuner.tracking.runs import trial_run, trial_runs
 from tuner.tracking.store import Tracking
-from tuner.tracking.unsent import open_unsent, push
+from tuner.tracking.unsent_trials import open_unsent, push
 
 
 @pytest.fixture

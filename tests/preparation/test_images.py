@@ -213,9 +213,9 @@ def test_a_given_split_is_kept_and_copies_of_test_images_leave_the_others(
 
 
 def test_options_of_decoding_extract_anew_what_they_change_and_nothing_else(
-    driver: DriverSession, tmp_path: Path, cache: FeatureCache
+    driver: DriverSession, tmp_path: Path
 ):
-    root = tmp_path / "images"
+    root, cache = tmp_path / "images", FeatureCache(tmp_path / "cache")
     experiment = classes_of(root, a="a", b="b")
     for number in range(3):
         picture = glyph("b", 500 + number)

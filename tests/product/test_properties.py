@@ -188,7 +188,7 @@ def test_one_field_changes_the_key_exactly_if_it_decides_a_feature(one: Network,
 def test_another_way_of_decoding_is_another_key(monkeypatch: pytest.MonkeyPatch):
     network = Network("VGG16", "0" * 64, "a.keras", (9, 9), "tf", 2, "float32", "1" * 64)
     before = network.key
-    monkeypatch.setattr("tuner.networks.resolution.DECODING_VERSION", 10**6)
+    monkeypatch.setattr("tuner.networks.resolution._KEY_VERSION", 10**6)
     assert network.key != before
 
 

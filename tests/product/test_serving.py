@@ -174,7 +174,7 @@ def bomb() -> bytes:
             "must hold the bytes of image files, in base64",
         ),
         ({"instances": [{"content": "%%%"}]}, JSON, "must hold the bytes of image files, in base64"),
-        ({"dataframe_split": {"columns": ["content"], "data": [["***"]]}}, JSON, "empty file"),
+        ({"dataframe_split": {"columns": ["content"], "data": [["***"]]}}, JSON, "in base64"),
         ({"dataframe_split": {"columns": ["image"], "data": [["AAAA"]]}}, JSON, "content"),
         ({"dataframe_records": [{"image": "AAAA"}]}, JSON, "content"),
         ("picture\nAAAA", CSV, "content"),

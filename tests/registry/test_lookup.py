@@ -22,7 +22,7 @@ def digest_of(file: Path) -> str:
 def test_a_folder_is_read_without_spark(letters: Path):
     files = [letters / "A" / "00.png", letters / "o" / "03.png"]
     digests = [digest_of(file) for file in files]
-    found = look_up([*digests, "0" * 64], [str(letters)], no_session, known={}, splits={})
+    found = look_up([*digests, "0" * 64], [str(letters)], no_session, known={}, splits={}, given={})
     assert found.labels == {digests[0]: ["A"], digests[1]: ["o"]}
     assert (found.unread, found.certain) == ({}, True)
     assert found.files(digests[::-1]) == [file.read_bytes() for file in files[::-1]]
@@ -37,10 +37,12 @@ def test_places_are_read_in_turn_until_all_is_found(letters: Path, tmp_path: Pat
     shutil.copy(letters / "A" / "01.png", first / "A")
     moved, only_later = (digest_of(letters / "A" / name) for name in ("00.png", "05.png"))
     places = [str(gone), str(first), str(letters)]
-    found = look_up([moved, only_later], places, no_session, known={}, splits={})
+    found = look_up([moved, only_later], places, no_session, known={}, splits={}, given={})
     assert found.labels == {moved: ["o"], only_later: ["A"]}
     assert (list(found.unread), found.certain) == ([str(gone)], True)
-    unsure = look_up([moved, only_later], [str(first), str(gone)], no_session, known={}, splits={})
+    unsure = look_up(
+        [moved, only_later], [str(first), str(gone)], no_session, known={}, splits={}, given={}
+    )
     assert (unsure.labels, unsure.certain) == ({moved: ["o"]}, False)
 
 
@@ -48,14 +50,16 @@ def test_a_file_that_changed_meanwhile_is_not_read(letters: Path, tmp_path: Path
     folder = shutil.copytree(letters, tmp_path / "letters")
     file = folder / "A" / "00.png"
     digest = digest_of(file)
-    found = look_up([digest], [str(folder)], no_session, known={}, splits={})
+    found = look_up([digest], [str(folder)], no_session, known={}, splits={}, given={})
     shutil.copy(folder / "o" / "00.png", file)
     assert found.files([digest]) == [None]
 
 
 def test_a_built_in_set_is_as_its_search_found_it():
     split = pd.DataFrame({"path": ["a"], "label": ["7"], "digest": ["d"], "part": ["test"]})
-    found = look_up(["d"], ["builtin:digits"], no_session, known={}, splits={"builtin:digits": split})
+    found = look_up(
+        ["d"], ["builtin:digits"], no_session, known={}, splits={"builtin:digits": split}, given={}
+    )
     assert (found.labels, found.certain) == ({"d": ["7"]}, True)
 
 
@@ -66,8 +70,8 @@ def test_what_only_spark_can_read_starts_it(driver: DriverSession):
         started.append(1)
         return driver
 
-    found = look_up(["0" * 64], ["builtin:digits"], session, known={}, splits={})
+    found = look_up(["0" * 64], ["builtin:digits"], session, known={}, splits={}, given={})
     assert started
     assert (found.labels, found.certain) == ({}, True)
     with pytest.raises(AssertionError, match="Spark is not needed"):
-        look_up(["0" * 64], ["builtin:digits"], no_session, known={}, splits={})
+        look_up(["0" * 64], ["builtin:digits"], no_session, known={}, splits={}, given={})

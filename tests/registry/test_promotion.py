@@ -181,18 +181,18 @@ def test_a_champion_that_came_meanwhile_is_compared_with(
     client = client_of(cached)
     first = client.get_model_version("letters", "1")
     client.create_model_version("letters", first.source, tags=first.tags)
-    compared: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
 
     def compare(session, store, champion, challenger, *arguments, **options):
         compared = compare_versions(session, store, champion, challenger, *arguments, **options)
-        compared.append((compared.champion, compared.challenger))
-        if len(compared) == 1:
+        pairs.append((compared.champion, compared.challenger))
+        if len(pairs) == 1:
             client.set_registered_model_alias("letters", "champion", "3")
         return compared
 
     monkeypatch.setattr(promotion, "compare_versions", compare)
     assert run(cached, monkeypatch, "promote", "letters", "--force") == 0
-    assert compared == [("1", "2"), ("3", "2")]
+    assert pairs == [("1", "2"), ("3", "2")]
     told = " ".join(capsys.readouterr().out.split())
     assert "The alias champion of letters was held by version 1 and is held by version 3 now" in told
     assert client.get_model_version("letters", "2").tags["tuner.promotion.from"] == "3"
@@ -221,7 +221,8 @@ def test_two_first_searches_that_end_together_leave_one_champion_and_a_challenge
             return holder
 
         def place(version: ModelVersion) -> None:
-            run = RunLog(client, client.create_run(store.experiment_id).info.run_id)
+            made_run = client.create_run(store.experiment_id)
+            run = RunLog(client, made_run.info.run_id, store.experiment_id)
             start.wait()
             placed[version.version] = place_version(None, store, run, version, experiment, {})
 

@@ -75,7 +75,7 @@ def test_what_is_not_there_is_said_with_what_is(tracking: Tracking):
 def test_a_registry_that_does_not_answer_is_one_sentence(
     tracking: Tracking, monkeypatch: pytest.MonkeyPatch, listening: bool
 ):
-    monkeypatch.setattr("tuner.tracking.store._CHECK_SECONDS", 1)
+    monkeypatch.setattr("tuner.tracking.answering._CHECK_SECONDS", 1)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listening:

@@ -75,8 +75,9 @@ def test_many_files_are_answered_batch_by_batch(search_store: Path) -> None:
 
 def test_what_cannot_be_opened_is_a_row(search_store: Path) -> None:
     os.mkfifo(search_store / "pipe.png")
-    unread, text = predict(search_store / "pipe.png")
-    assert [row["error"] for row in json.loads(text)] == ["cannot be read: not a regular file"]
+    (search_store / "one.gif").write_bytes(ODD_IMAGES["GIF"])
+    unread, text = predict(search_store / "pipe.png", search_store / "one.gif")
+    assert [row["error"] for row in json.loads(text)] == ["cannot be read: not a regular file", None]
     assert unread == 1
 
 

@@ -257,7 +257,7 @@ def test_failing_trial_is_a_failed_run_with_its_reason(
 
 def test_trial_that_takes_too_long_is_a_failed_run_that_says_so(driver: DriverSession, trial: Trial):
     result = result_of(on_worker(driver, replace(trial, timeout=1e-4)))
-    assert result.reason == "The trial took longer than trial_timeout, 0.0001 s, and was ended."
+    assert result.reason == "The trial took longer than trial_timeout, 0.0001 s, and was ended"
     assert trial.tracking.client().get_run(result.run_id).info.status == "FAILED"
 
 

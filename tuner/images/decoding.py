@@ -56,8 +56,10 @@ def _depends(decoding: Decoding, names: Sequence[str]) -> str | None:
 def outcomes(decoding: Decoding) -> tuple[str | None, ...]:
     """All that `Seen.depends` can be of an image that was decoded as an experiment says."""
     ground, white = "transparent", "max_value"
-    said = tuple(_depends(decoding, names) for names in ([ground], [white], [ground, white]))
-    return said if _white(decoding, _EIGHT_BITS) != _EIGHT_BITS.white else (*said, None)
+    deep = tuple(_depends(decoding, names) for names in ([white], [ground, white]))
+    # A value that is stated for images of 8 bits, too, decides the pixels of all.
+    stated = _white(decoding, _EIGHT_BITS) != _EIGHT_BITS.white
+    return deep if stated else (None, _depends(decoding, [ground]), *deep)
 
 
 @dataclass(frozen=True)

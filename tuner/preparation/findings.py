@@ -80,7 +80,7 @@ def keep_apart(good: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, pd.DataF
     """Of a split that is given, take out rows whose image is held back elsewhere: the rest, and these."""
     held = leaked(good, split.folds)
     copies = good[held.notna()]
-    return good[held.isna()], copies.assign(reason=[f"{_COPY} {part}" for part in held.dropna()])
+    return good[held.isna()], copies.assign(reason=_COPY + " " + held.dropna().astype(str))
 
 
 # Said -----------------------------------------------------------------------------------------------

@@ -38,6 +38,9 @@ _TIMEOUTS: dict[str, dict[str, int]] = {
     "mysqldb": {"connect_timeout": _CHECK_SECONDS},
 }
 
+# Why a request got no answer; before it, requests names the address three times over.
+_CAUSE = re.compile(r"\[Errno -?\d+\] [^'\")]+|timed out|certificate verify failed[^'\")]*")
+
 REFUSALS = (MlflowException, SQLAlchemyError, OSError)
 """What the clients of MLflow's stores raise where one refuses or does not answer."""
 
@@ -55,15 +58,16 @@ def _masked(uri: re.Match[str]) -> str:
     scheme, rest = uri.groups()
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     # Of a server's address, an @ behind its host is part of a path.
-    plain = scheme.startswith("http") and re.fullmatch(r"[^@:]*|[^@]*:\d*|\[[^@]*", authority)
+    plain = scheme.startswith("http") and re.fullmatch(r"[^@:]*(:\d*)?|\[[^@]*", authority)
     return uri[0] if plain or "@" not in rest else f"{scheme}://***@{rest.rpartition('@')[2]}"
 
 
 def reason(error: object) -> str:
     """The first line of what went wrong, fit for a sentence."""
     line = first_line(error)
-    # What follows names the address once more, three times over.
-    return without_credentials(line.partition(" with exception HTTPConnectionPool")[0])
+    said, pool, more = line.partition(" with exception HTTP")
+    cause = _CAUSE.search(more) if pool else None
+    return without_credentials(f"{said}: {cause[0]}" if cause else said)
 
 
 def is_database(uri: str) -> bool:

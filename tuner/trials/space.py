@@ -19,7 +19,9 @@ from tuner.experiment.schema import SearchSettings
 
 Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
 
-_ATTEMPTS = 50  # at a parameter set that was not proposed before, with each algorithm
+# At a parameter set that was not proposed before, with each algorithm; of a finite space with the first one,
+# for what is left of it can be listed, and TPE takes ever longer over a space that it knows.
+_ATTEMPTS, _ATTEMPTS_OF_FINITE = 50, 5
 _MOST_LISTED = 100_000  # points of a finite space
 
 # SparkTrials tells an objective the parameters and nothing else. The number of the trial travels as
@@ -97,7 +99,7 @@ class WithoutRepeats:
     """A search's algorithm, made to number its proposals and to propose no parameter set twice.
 
     `search.points` come first. A set that was proposed before, finished or not, is asked for again, then
-    drawn at random, then taken from those left of a finite space; when even that finds nothing new the
+    drawn at random: of a finite space, from those that are left; when even that finds nothing new the
     space is exhausted and no proposal is made, which ends the search. Numbers begin with 1 and close the
     gaps that lost trials left, with other parameters: theirs may be why their workers died.
     """
@@ -138,10 +140,11 @@ class WithoutRepeats:
         # By the number, not by hyperopt's generator: a search that is resumed proposes what it would have.
         again = self._tries[number]
         rng = np.random.default_rng((search.seed, number, again) if again else (search.seed, number))
-        for algorithm in (self._algorithm, rand.suggest):
-            for _ in range(_ATTEMPTS):
-                yield from algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))
-        left = [params for params in finite_points(search) if params not in seen]
+        points = finite_points(search)
+        attempts = [self._algorithm] * (_ATTEMPTS_OF_FINITE if points else _ATTEMPTS)
+        for algorithm in attempts if points else [*attempts, *[rand.suggest] * _ATTEMPTS]:
+            yield from algorithm([new_id], domain, trials, int(rng.integers(2**31 - 1)))
+        left = [params for params in points if params not in seen]
         if left:
             yield document_of(new_id, number, left[int(rng.integers(len(left)))], search)
 

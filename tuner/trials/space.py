@@ -19,8 +19,8 @@ from tuner.experiment.schema import SearchSettings
 
 Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
 
-# At a parameter set that was not proposed before, with each algorithm; of a finite space with the first one,
-# for what is left of it can be listed, and TPE takes ever longer over a space that it knows.
+# At a parameter set that was not proposed before, with each algorithm; of a finite space with the first one
+# alone: what is left of it can be listed, and TPE takes ever longer over a space that it knows.
 _ATTEMPTS, _ATTEMPTS_OF_FINITE = 50, 5
 _MOST_LISTED = 100_000  # points of a finite space
 

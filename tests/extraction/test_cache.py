@@ -312,7 +312,6 @@ def test_fail_stops_the_job_at_the_first_bad_image(
     assert 0 < len(cache.known(glyphnet)) < 158
 
 
-@pytest.mark.long
 def test_a_file_that_changed_is_not_taken_for_what_was_listed(
     spark: SparkSession, cache: FeatureCache, glyphnet: Network, folder: Path
 ) -> None:

@@ -69,7 +69,8 @@ def _run(work: Callable[[], Iterable[Undecided]], bad_seen: threading.Event) -> 
     except Exception as error:
         if bad_seen.is_set():  # cancelled on purpose
             return {}
-        sentence = re.search(r"tuner\.errors\.(CacheError|ImageSourceError): (.+)", str(error))
+        raised = rf"{re.escape(errors.__name__)}\.(CacheError|ImageSourceError): (.+)"
+        sentence = re.search(raised, str(error))
         if sentence:  # what a worker raised
             raise getattr(errors, sentence[1])(sentence[2]) from error
         raise

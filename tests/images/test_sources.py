@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.helpers.sources import Tree, parquet, sha256
 from tuner.base.errors import ImageSourceError
 from tuner.images import sources as module
 from tuner.images.decoding import decode_image
-from tuner.images.index import index_images
+from tuner.images.index import contents, index_images
 from tuner.images.sources import read_images
 
 
@@ -60,6 +61,17 @@ def test_the_built_in_digits_are_those_of_scikit_learn(spark: SparkSession):
         np.testing.assert_array_equal(np.rint(found[..., 0] * (16 / 255)), pixels)
     with pytest.raises(ImageSourceError, match=r"no built-in set letters: there is builtin:digits"):
         read_images(spark, "builtin:letters")
+
+
+def test_what_the_driver_holds_is_what_spark_would_read(spark: SparkSession) -> None:
+    images = read_images(spark, "builtin:digits")
+    index = index_images(images)
+    by_spark = replace(images, held=None)
+    pd.testing.assert_frame_equal(index, index_images(by_spark), check_dtype=False)
+    some = index.iloc[::200]
+    sent = {row.digest: bytes(row.content) for row in contents(images, some, 2).collect()}
+    assert sent == {row.digest: bytes(row.content) for row in contents(by_spark, some, 2).collect()}
+    assert sorted(sent) == sorted(some["digest"])
 
 
 # Tables with a log ----------------------------------------------------------------------------------

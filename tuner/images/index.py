@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,7 +43,8 @@ class ImageSet:
 
     `labels` are sorted, numbers as numbers; `notes` are sentences on what is not part of a class, or
     unusual; `listing` has the files of a local folder (`path`, `label` and, where the source is split
-    already, `given`).
+    already, `given`); `held` are images that the driver has (`path`, `content`, `label`): a job of Spark
+    would take seconds for what takes it a moment.
     """
 
     spark: SparkSession
@@ -50,6 +52,7 @@ class ImageSet:
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
     listing: pd.DataFrame | None = None
+    held: pd.DataFrame | None = None
 
     @cached_property
     def frame(self) -> DataFrame:
@@ -175,6 +178,8 @@ def index_images(images: ImageSet, *, here: bool = False) -> pd.DataFrame:
     """
     if images.listing is not None:
         index: pd.DataFrame = _hashed_listing(images, here)
+    elif images.held is not None:
+        index = _hashed_held(images.held)
     else:
         index = reading("listed", lambda: _hashed_frame(images.frame).toArrow().to_pandas())
     index["error"] = index["error"].astype(object).where(index["error"].notna(), None)
@@ -196,6 +201,14 @@ def _hashed_listing(images: ImageSet, here: bool) -> pd.DataFrame:
     return listed.mapInArrow(hash_files, f"{columns}, digest string, bytes bigint, error string").toPandas()
 
 
+def _hashed_held(held: pd.DataFrame) -> pd.DataFrame:
+    return held[["path", "label"]].assign(
+        digest=[sha256(content).hexdigest() for content in held["content"]],
+        bytes=held["content"].map(len),
+        error=None,
+    )
+
+
 def _hashed_frame(frame: DataFrame) -> DataFrame:
     faults = [F.col("fault")] if "fault" in frame.columns else []
     return frame.select(
@@ -215,6 +228,12 @@ def contents(images: ImageSet, index: pd.DataFrame, partitions: int) -> DataFram
     """
     wanted = index.drop_duplicates("digest")[["path", "digest"]]
     wanted = wanted.assign(part=np.arange(len(wanted)) % partitions)  # Spark's own dealing is less even
+    if images.held is not None:
+        rows = wanted.merge(images.held[["path", "content"]], on="path")
+        given = images.spark.createDataFrame(
+            rows[["digest", "content", "part"]], "digest string, content binary, part int"
+        )
+        return given.repartitionById(partitions, "part").drop("part")
     listed = images.spark.createDataFrame(wanted, "path string, digest string, part int")
     if images.listing is not None:
         read = with_contents(listed.repartitionById(partitions, "part"))

@@ -224,8 +224,8 @@ def _read_builtin(spark: SparkSession, name: str) -> ImageSet:
         for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True))
     ]
     labels = sorted_labels({label for _, _, label in rows})
-    frame = spark.createDataFrame(pd.DataFrame(rows, columns=["path", "content", "label"]))
-    return ImageSet(spark, lambda: with_index(frame, labels), labels)
+    held = pd.DataFrame(rows, columns=["path", "content", "label"])
+    return ImageSet(spark, lambda: with_index(spark.createDataFrame(held), labels), labels, held=held)
 
 
 def _png(pixels: object) -> bytes:

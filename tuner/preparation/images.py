@@ -220,6 +220,8 @@ def first_image(prepared: PreparedImages) -> bytes:
         content, _ = read_file(smallest["path"].iloc[0])
         if content is not None:
             return content
+    if prepared.images.held is not None:
+        return bytes(prepared.images.held.set_index("path")["content"][smallest["path"].iloc[0]])
     row = contents(prepared.images, smallest, partitions=1).first()
     assert row is not None
     return bytes(row["content"])

@@ -21,6 +21,7 @@ from tuner.base.errors import CacheError, ImageSourceError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.cache import Extraction, FeatureCache
 from tuner.extraction.files import Row
+from tuner.extraction.files import parts as parts_of
 from tuner.extraction.files import write_part as write_rows
 from tuner.images.decoding import decoder, load_input
 from tuner.images.index import ImageSet, index_images
@@ -477,3 +478,21 @@ def test_the_folder_may_be_a_file_uri_but_not_another_systems(tmp_path: Path):
     assert FeatureCache(tmp_path / "b:" / "c").root == tmp_path / "b:" / "c"
     with pytest.raises(CacheError, match="cannot be on hdfs: choose a folder"):
         FeatureCache(Path("hdfs://host/cache"))
+
+
+def test_parts_that_another_process_puts_together_meanwhile_are_read_again(
+    cache: FeatureCache, glyphnet: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glyphnet = dataclasses.replace(glyphnet, width=1)
+    gone = Path(write_part(cache, glyphnet, {"a": [1.0]}))
+    listed, asked = parts_of, []
+
+    def before_they_go(folder: Path) -> list[str]:
+        asked.append(listed(folder))
+        if len(asked) == 1:
+            gone.rename(gone.with_name("part-1-0-other.parquet"))
+        return asked[-1]
+
+    monkeypatch.setattr("tuner.extraction.cache.parts", before_they_go)
+    assert cache.load(glyphnet, ["a"]).tolist() == [[1.0]]
+    assert len(asked) == 2

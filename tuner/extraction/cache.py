@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from pyspark.sql import functions as F
 
 from tuner.base.errors import CacheError, ImageSourceError
 from tuner.base.uris import hadoop_uri, literal, local_path
+from tuner.extraction.compaction import compact
 from tuner.extraction.files import (
     parts,
     read_columns,
@@ -41,6 +43,8 @@ from tuner.images.decoding import decoder, outcomes
 from tuner.images.index import ImageSet
 from tuner.networks.resolution import Network
 from tuner.networks.store import NetworkStore
+
+_T = TypeVar("_T")
 
 _COLUMNS = "digest string, features array<float>, error string, depends string"  # the same for Spark
 _KNOWN = ("digest", "error", "highest", "white")
@@ -113,10 +117,11 @@ class FeatureCache:
         CacheError
             A file of the cache is damaged.
         """
-        files = parts(self.folder(network))
-        if not files:
+        if not parts(self.folder(network)):
             return pd.DataFrame({name: [] for name in _KNOWN}, dtype=object)
-        known: pd.DataFrame = read_columns(files, _KNOWN, _outcomes(network)).to_pandas()
+        known: pd.DataFrame = self._read(
+            network, lambda files: read_columns(files, _KNOWN, _outcomes(network)).to_pandas()
+        )
         # Where another version read an image, and this one once did not, it has features.
         known = known.sort_values("error", na_position="first", kind="stable")
         return known.drop_duplicates("digest")
@@ -183,6 +188,8 @@ class FeatureCache:
                 network, folder, before, decoder(), threads, self.part_seconds, fail_on_bad_image
             )
             undecided = run_extraction(spark, writer, images, missing, tasks, on_progress)
+            with writing_to(self.root):
+                compact(folder)
             known = self.known(network)
         if fail_on_bad_image:
             refuse_bad_images(index, known)
@@ -205,8 +212,20 @@ class FeatureCache:
         """
         if matrix is None:
             matrix = np.empty((len(digests), network.width), np.float32)
-        read_features(parts(self.folder(network)), digests, matrix, _outcomes(network))
+        rows = matrix
+        self._read(network, lambda files: read_features(files, digests, rows, _outcomes(network)))
         return matrix
+
+    def _read(self, network: Network, read: Callable[[list[str]], _T]) -> _T:
+        """Read the parts; once more, if another process put them together meanwhile."""
+        files = parts(self.folder(network))
+        try:
+            return read(files)
+        except CacheError:
+            again = parts(self.folder(network))
+            if again == files:
+                raise
+            return read(again)
 
     def read(self, spark: SparkSession, network: Network, zero: float = 0.0) -> DataFrame:
         """The features of every image that has them: `digest`, and `features` as a dense vector.

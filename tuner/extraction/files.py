@@ -86,6 +86,11 @@ def counts(part: str) -> tuple[int, int]:
     return int(rows), int(bad)
 
 
+def part_path(folder: Path, rows: int, bad: int, written: Path) -> Path:
+    """What a part is called, once it is written."""
+    return folder / f"part-{rows}-{bad}-{file_digest(written)[:_DIGITS]}.parquet"
+
+
 def repeats(files: Sequence[str], outcomes: Outcomes) -> bool:
     """Whether an image counts in parts twice, as after a task that was tried again."""
     digests = read_columns(files, ["digest"], outcomes)["digest"]
@@ -154,14 +159,14 @@ def _batches(files: Sequence[str], outcomes: Outcomes) -> Iterator[tuple[np.ndar
     """Digests and features of images that have some."""
     if not files:
         return
-    scanner = ds.dataset(list(files), schema=SCHEMA).scanner(
-        columns=["digest", "features"],
-        filter=pc.field("features").is_valid() & counting(outcomes),
-        batch_size=_BATCH_ROWS,
-        batch_readahead=2,
-        fragment_readahead=2,
-    )
     try:
+        scanner = ds.dataset(list(files), schema=SCHEMA).scanner(
+            columns=["digest", "features"],
+            filter=pc.field("features").is_valid() & counting(outcomes),
+            batch_size=_BATCH_ROWS,
+            batch_readahead=2,
+            fragment_readahead=2,
+        )
         for batch in scanner.to_batches():
             if batch.num_rows:
                 values = batch.column("features").flatten().to_numpy(zero_copy_only=False)
@@ -190,7 +195,7 @@ def write_part(folder: Path, rows: Sequence[Row]) -> int:
     with writing_to(folder.parent.parent):
         try:
             pq.write_table(table, aside)
-            aside.replace(folder / f"part-{len(rows)}-{bad}-{file_digest(aside)[:_DIGITS]}.parquet")
+            aside.replace(part_path(folder, len(rows), bad, aside))
         finally:
             aside.unlink(missing_ok=True)  # half a file would keep a full disk full
     return len(rows)

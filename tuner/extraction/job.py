@@ -101,30 +101,41 @@ def _watch(
             watcher.join()
 
 
-@contextmanager
-def extraction_progress(console: Console, network: str, total: int) -> Iterator[Progress]:
-    """Show how many images went through a network, and how many a second; yields the callback."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images · {task.fields[rate]:.1f} images/s ·"),
-        TimeElapsedColumn(),
-    )
-    started = time.monotonic()
-    done_so_far = 0
-    with ProgressBar(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(network, total=total, rate=0.0)
+class ExtractionProgress:
+    """Shows how many images went through each network, and how many a second: bars, or lines at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = ProgressBar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images · {task.fields[rate]:.1f} images/s ·"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> ExtractionProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def of(self, network: str, total: int) -> Iterator[Progress]:
+        """Show one network's progress; yields the callback, which any thread may call."""
+        started, done_so_far = time.monotonic(), 0
+        bar = self._bars.add_task(network, total=total, rate=0.0)
 
         def report(done: int, _: int) -> None:
             nonlocal done_so_far
             done_so_far = done
             rate = done / max(time.monotonic() - started, 1e-6)
-            progress.update(task, completed=done, rate=rate)
+            self._bars.update(bar, completed=done, rate=rate)
 
         yield report
-    if not console.is_terminal and done_so_far:
-        seconds = time.monotonic() - started
-        console.print(
-            f"{network}: {done_so_far} images, {done_so_far / seconds:.1f} images/s", markup=False
-        )
+        if not self._console.is_terminal and done_so_far:
+            rate = done_so_far / max(time.monotonic() - started, 1e-6)
+            self._console.print(f"{network}: {done_so_far} images, {rate:.1f} images/s", markup=False)

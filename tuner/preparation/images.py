@@ -12,13 +12,13 @@ from rich.console import Console
 
 from tuner.base.errors import CacheError
 from tuner.experiment.schema import Experiment
-from tuner.extraction.cache import Extraction, FeatureCache
-from tuner.extraction.job import extraction_progress
+from tuner.extraction.cache import FeatureCache
 from tuner.images.files import read_file
 from tuner.images.index import ImageSet, contents, index_images
 from tuner.images.sources import read_images
 from tuner.images.splits import GIVEN, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
+from tuner.preparation.features import extract_features
 from tuner.preparation.findings import (
     about_split,
     about_values,
@@ -73,48 +73,6 @@ def _split(index: pd.DataFrame, experiment: Experiment) -> pd.Series:
     """The parts of images, once those that leave their part are gone (`leaked`)."""
     split = experiment.split
     return split_images(index, split.test, split.validation, split.validation_ratio, experiment.search.seed)
-
-
-def extract_features(
-    session: DriverSession,
-    cache: FeatureCache,
-    network: Network,
-    images: ImageSet,
-    index: pd.DataFrame,
-    console: Console,
-    *,
-    fail_on_bad_image: bool = False,
-) -> Extraction:
-    """Extract what the cache misses, with a progress bar."""
-    damaged = cache.remove_damaged(network)
-    if damaged:
-        console.print(
-            f"{network.name}: {damaged} file(s) of the feature cache were damaged and are removed; their "
-            "images are extracted again",
-            markup=False,
-            soft_wrap=True,
-        )
-    missing = cache.missing(network, list(index["digest"]))
-    if not missing:
-        console.print(
-            f"{network.name}: features of {index['digest'].nunique()} images are cached", markup=False
-        )
-        return Extraction(0, 0, 0.0)
-    tasks = min(session.cores, len(missing))
-    with extraction_progress(console, network.name, len(missing)) as on_progress:
-        return cache.extract(
-            session.spark,
-            network,
-            images,
-            index,
-            tasks=tasks,
-            threads=max(1, session.cores // tasks),
-            on_progress=on_progress,
-            on_wait=lambda: console.print(
-                f"{network.name}: waiting for another process to extract", markup=False
-            ),
-            fail_on_bad_image=fail_on_bad_image,
-        )
 
 
 def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
@@ -172,12 +130,15 @@ def prepare_images(
     fail = experiment.on_bad_image == "fail"
     # What is wrong is said before the first image is decoded, as far as it shows.
     _split(keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0], experiment)
-    done = [
-        extract_features(
-            session, cache, network, images, index[index["error"].isna()], console, fail_on_bad_image=fail
-        )
-        for network in networks.values()
-    ]
+    done = extract_features(
+        session,
+        cache,
+        list(networks.values()),
+        images,
+        index[index["error"].isna()],
+        console,
+        fail_on_bad_image=fail,
+    )
     known = [cache.known(network) for network in networks.values()]
     undecided = {digest: error for extraction in done for digest, error in extraction.undecided.items()}
     outcome = mark_conflicts(with_outcomes(index, known, undecided))

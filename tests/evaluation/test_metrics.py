@@ -65,6 +65,7 @@ def mllib_metrics(spark: SparkSession, truth: np.ndarray, probability: np.ndarra
     return found | {"roc_auc": float(np.mean(areas))}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rows", "classes", "absent", "sharpness"),
     [(60, 2, None, 2.0), (200, 10, None, 2.0), (50, 5, 3, 2.0), (40, 4, None, 0.0), (80, 3, 0, 300.0)],

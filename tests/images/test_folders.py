@@ -232,6 +232,7 @@ GIVEN_PARTS = {
 }
 
 
+@pytest.mark.long
 def test_parts_of_class_folders_are_refused_or_kept_here_and_elsewhere(spark: SparkSession, tree: Tree):
     root = tree(*GIVEN_FILES)
     for read in (
@@ -353,6 +354,7 @@ def test_a_source_given_one_folder_too_high_is_told_where_it_begins(spark: Spark
 # A folder that only Spark reads --------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["images", "50%20 [x]{y} größe"])
 def test_a_remote_folder_has_the_classes_of_its_first_level(spark: SparkSession, tmp_path: Path, name: str):
     """Called with a file: URI, as Hadoop writes it: nothing is percent-encoded."""

@@ -250,6 +250,7 @@ def test_a_partitioned_folder_keeps_the_text_of_its_labels(spark: SparkSession, 
     assert spark.conf.get("spark.sql.sources.partitionColumnTypeInference.enabled") == "true"
 
 
+@pytest.mark.long
 def test_what_spark_itself_partitions_comes_back(spark: SparkSession, tmp_path: Path):
     labels = ["001", "a b", "größe", "x=y/z", "50%"]
     rows = [(label.encode(), label) for label in labels]
@@ -287,6 +288,7 @@ SPLIT_FILES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SPLIT_FILES)
 def test_parquet_files_that_are_parts_are_refused_or_kept(spark: SparkSession, tmp_path: Path, name: str):
     for part in ("train", "validation", "test"):

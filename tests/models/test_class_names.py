@@ -10,7 +10,8 @@ from pyspark.sql import SparkSession
 from tuner.models.class_names import ClassNames
 
 
-@pytest.mark.parametrize("classes", [2, 3, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("classes", [2, 3, 10])
 def test_names_follow_predictions_and_nan_features_give_nulls(
     classes: int, spark: SparkSession, tmp_path: Path
 ) -> None:

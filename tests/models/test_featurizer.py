@@ -113,9 +113,10 @@ def test_features_of_contents_equal_those_of_keras(
         assert_close(found[position], keras_features(contents[position], backbone, Path(glyphnet.file)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [pytest.param("mobilenet_pw12", "tf", marks=pytest.mark.long), ("squeezenet", "caffe")],
+    [("mobilenet_pw12", "tf"), ("squeezenet", "caffe")],
 )
 def test_features_of_real_networks_equal_those_of_keras_from_both_columns(
     name: str, mode: str, spark: SparkSession, shared: Path
@@ -216,6 +217,7 @@ def test_a_table_without_rows_gives_none(simple: DeepImageFeaturizer, table: Dat
 OPTIONS = [{}, {"transparent": "black"}, {"maxValue": 4095.0}, {"transparent": "black", "maxValue": 100.0}]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_images_are_decoded_as_without_spark_whatever_the_options(
     options: dict[str, object], spark: SparkSession, glyphnet: Network, tmp_path: Path

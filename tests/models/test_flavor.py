@@ -95,6 +95,7 @@ def assert_alike(answers: list[dict], rows: DataFrame) -> None:
 # The registered model
 
 
+@pytest.mark.long
 def test_both_faces_of_the_registered_model_agree_and_one_needs_no_spark(
     search_store: Path, spark: SparkSession, letters: Path
 ) -> None:

@@ -31,6 +31,7 @@ def png(level: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.long
 def test_trial_parameters_reach_the_classifier_by_mllib_s_names(
     spark: SparkSession, gabornet: Network, tmp_path: Path
 ) -> None:

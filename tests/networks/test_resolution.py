@@ -63,12 +63,14 @@ def test_a_network_is_recalled_once_it_was_resolved_and_its_file_is_there(tmp_pa
 # Features
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
         "MobileNetV2",
         "VGG16",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("DenseNet121", "MobileNetV3Small")),
+        "DenseNet121",
+        "MobileNetV3Small",
     ],
 )
 def test_features_equal_those_of_keras(name: str, tmp_path: Path, shared_store: Path) -> None:
@@ -130,6 +132,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.long
 def test_bfloat16_is_another_precision_of_the_same_network(mobilenet: Network) -> None:
     half = dataclasses.replace(mobilenet, precision="bfloat16")
     images = noise(4, SIDE, SIDE, 3).clip(-1, 1)
@@ -207,12 +210,14 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_seed_and_input_size_change_the_digest(mobilenet: Network, tmp_path: Path) -> None:
     spec = {"name": "MobileNetV2", "weights": "random", "seed": 3, "input_size": SIDE}
     others = [resolve(tmp_path, **{**spec, **change}) for change in ({"seed": 4}, {"input_size": 64})]
     assert len({mobilenet.digest, *(other.digest for other in others)}) == 3
 
 
+@pytest.mark.long
 def test_random_weights_leave_the_generators_of_the_process_alone(tmp_path: Path) -> None:
     random.seed(7)
     np.random.seed(7)
@@ -282,6 +287,7 @@ def offline() -> Iterator[None]:
     urllib.request.install_opener(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("offline")
 def test_offline_the_file_and_its_place_are_named(tmp_path: Path) -> None:
     name = "nasnet_mobile_no_top.h5"  # not the last part of its URL
@@ -295,6 +301,7 @@ def test_offline_the_file_and_its_place_are_named(tmp_path: Path) -> None:
     assert message.endswith(f"models as {name}.")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -104,6 +104,7 @@ def test_features_that_went_away_are_one_sentence(cache: FeatureCache, prepared:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_250_classes_are_fitted_over_connect(driver: DriverSession, tmp_path: Path, size: str) -> None:
     """Without the label column's attribute, Spark Connect counts up to 100 classes before it fits."""
     classes, cache = 250, FeatureCache(tmp_path)

@@ -60,6 +60,7 @@ def of_case(rows: pd.DataFrame, root: Path, case: Case) -> pd.DataFrame:
     return rows[rows["path"].map(lambda path: Path(path).relative_to(root).parts[1] == case.name)]
 
 
+@pytest.mark.long
 @cases(IMAGE_CASES)
 def test_an_image_is_used_or_in_the_quarantine_with_its_reason(prepared, case: Case):
     root, found, _ = prepared
@@ -312,9 +313,8 @@ def fuzz(number: int, seconds: float, seed: int) -> None:
     print(done, read, round(slowest, 3), peak)
 
 
-@pytest.mark.parametrize(
-    ("number", "seconds", "seed"), [(6_000, 15, 1), pytest.param(500_000, 120, 2, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "seconds", "seed"), [(6_000, 15, 1), (500_000, 120, 2)])
 def test_damaged_files_of_every_format_give_pixels_or_an_image_error(
     number: int, seconds: float, seed: int
 ):

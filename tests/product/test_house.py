@@ -62,6 +62,7 @@ def test_the_tests_mirror_the_folders() -> None:
     assert astray == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contract", ["no-jvm", "no-mlflow"])
 def test_what_must_not_be_imported_need_not_be_installed(contract: str) -> None:
     """Import-linter sees the package's own imports; a library may want the module, too."""

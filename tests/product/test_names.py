@@ -33,6 +33,7 @@ def is_taken(name: str) -> bool:
 signs = st.text("ab?#%@/:\\'\" .;&=+,()[]{}*$!~|^`<>-_\t\n\u0085\u2028\u202eé😀", min_size=1, max_size=6)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=signs | st.text(min_size=1, max_size=6))
 @example("100%25")

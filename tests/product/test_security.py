@@ -185,6 +185,7 @@ def test_class_names_add_nothing_to_the_pages_of_a_trial_and_of_the_test():
     assert all(not handlers for _, _, handlers in found)
 
 
+@pytest.mark.long
 def test_a_search_of_a_class_called_b_has_no_bold_text_in_its_pages(
     finished_search: FinishedSearch, tmp_path: Path
 ):

@@ -222,6 +222,7 @@ def test_images_without_features_go_through_the_network_in_this_process(
         assert one.metrics == pytest.approx(other.metrics, abs=1e-4)
 
 
+@pytest.mark.long
 def test_images_without_features_that_are_many_or_elsewhere_are_left_to_spark(
     driver: DriverSession,
     store: Tracking,

@@ -174,6 +174,7 @@ def test_every_move_is_an_entry_of_the_log(tracking: Tracking):
     assert [move.target for move in list_moves(tracking, "letters").moves] == ["1", "2", "1"]
 
 
+@pytest.mark.long
 def test_rollbacks_walk_back_to_the_first_champion(tracking: Tracking):
     """After 1, 2, 3, 2 the champions before are 3, 2 and 1."""
     three = versions(tracking, 3)

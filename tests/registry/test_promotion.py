@@ -109,6 +109,7 @@ def test_the_gate_holds_the_override_moves_and_the_rollback_brings_back(folder: 
     assert "FutureWarning" not in moved.stderr + back.stderr
 
 
+@pytest.mark.long
 def test_the_registry_is_listed_with_what_counts(folder: Path):
     done = tuner(folder, "registry")
     assert done.returncode == 0, done.stderr
@@ -269,6 +270,7 @@ def test_what_is_not_there_is_one_sentence(folder: Path, arguments: tuple[str, .
     assert expected in refused(folder, *arguments)
 
 
+@pytest.mark.long
 def test_a_metric_that_does_not_exist_is_one_sentence(folder: Path):
     make_gate(folder, "{metric: precision}")
     error = refused(folder, "promote", "letters", "--experiment", "letters.yaml")

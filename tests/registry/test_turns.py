@@ -14,6 +14,7 @@ def turn_tags(tracking: Tracking) -> dict[str, str]:
     return tracking.client().get_registered_model("letters").tags
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_only_one_at_a_time(tracking: Tracking):
     """Each reads a number, waits, and writes it back raised by one: two at once would lose one."""

@@ -68,7 +68,10 @@ def tensorflow_user(path: Path) -> Callable[[list[bytes]], dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("mode", ["tf", "caffe", "torch", "unit", "none"])
+@pytest.mark.parametrize(
+    "mode",
+    ["caffe", "torch", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("tf", "unit", "none"))],
+)
 @pytest.mark.parametrize("labels", [("no", "yes"), ODD_LABELS], ids=["binomial", "multinomial"])
 def test_both_forms_answer_as_the_model_does(mode: str, labels: tuple[str, ...], tmp_path: Path) -> None:
     scorer = small_scorer(tmp_path, mode, labels, spatial=mode == "torch")

@@ -9,6 +9,7 @@ from tests.helpers.searches import wait_until
 from tuner.spark.sessions import DriverSession
 
 
+@pytest.mark.long
 def test_the_endpoint_opens_when_it_is_asked_for_and_not_before():
     code = """
     import socket

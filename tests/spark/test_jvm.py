@@ -304,6 +304,7 @@ def start(tmp_path: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "defaults", "reason", "place"),
     [

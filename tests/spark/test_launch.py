@@ -47,6 +47,7 @@ def test_workers_import_ahead_as_soon_as_spark_has_started() -> None:
     assert seen.stdout.strip() == "True", seen.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 10.0], ids=["at once", "booting", "started"])
 def test_a_launch_that_nobody_waits_for_ends_with_its_process(seconds: float, tmp_path: Path) -> None:
     name = f"alone-{uuid.uuid4().hex}"

@@ -36,6 +36,7 @@ with driver_session("ahead", 1) as session:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("names", "there", "absent"),
     [
@@ -65,6 +66,7 @@ def test_workers_are_born_with_what_their_tasks_need(
     assert VARIABLE not in spark.sparkContext.environment
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [FOR_TRIALS, FOR_EXTRACTION])
 def test_what_is_imported_ahead_starts_no_thread_of_python(names: Sequence[str]) -> None:
     """A fork keeps the thread that forks alone."""

@@ -147,6 +147,7 @@ with heartbeat.Heartbeat(Tracking(sys.argv[1], sys.argv[2])).beating(sys.argv[3]
 """
 
 
+@pytest.mark.long
 def test_a_search_that_was_taken_over_ends_without_touching_anything(store: Tracking, run_id: str):
     process = subprocess.Popen(
         [sys.executable, "-c", HELD, store.uri, store.experiment_id, run_id],

@@ -38,6 +38,7 @@ def run(driver: DriverSession, settings: SearchSettings, function=objective):
     return trials
 
 
+@pytest.mark.long
 def test_trials_run_in_reused_workers_other_than_the_driver(driver: DriverSession):
     pids = {doc["result"]["pid"] for doc in run(driver, search()).trials}
     assert os.getpid() not in pids
@@ -100,6 +101,7 @@ class Slow:
         return sorted(int(file.name) for file in self.folder.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("limit", [{"timeout": 4}, {"early_stop": 1}])
 def test_trials_that_run_when_no_more_begin_end_and_count(

@@ -128,7 +128,7 @@ def result_of(document: dict) -> TrialResult:
     return result
 
 
-@pytest.mark.parametrize("way", ["trial", "spark_trial"])
+@pytest.mark.parametrize("way", ["trial", pytest.param("spark_trial", marks=pytest.mark.long)])
 def test_a_trial_fits_and_logs_what_it_did(driver: DriverSession, request: pytest.FixtureRequest, way: str):
     trial = request.getfixturevalue(way)
     document = on_worker(driver, trial)
@@ -261,6 +261,7 @@ def test_trial_that_takes_too_long_is_a_failed_run_that_says_so(driver: DriverSe
     assert trial.tracking.client().get_run(result.run_id).info.status == "FAILED"
 
 
+@pytest.mark.long
 def test_search_whose_trials_all_fail_says_why(driver: DriverSession, spark_trial: Trial):
     trial = spark_trial
     experiment = Experiment(

@@ -115,9 +115,8 @@ def main(
         trial({**POINT, "trial": 3 + rounds, "regParam": 0.1})
         profile.disable()
         files = files_below(folder / "artifacts") - before
-    print(
-        f"A trial: {statistics.median(wall):.3f} s by the clock, {statistics.median(cpu):.3f} s of CPU time;"
-    )
+    seconds, used = statistics.median(wall), statistics.median(cpu)
+    print(f"A trial: {seconds:.3f} s by the clock, {used:.3f} s of CPU time;")
     print(f"{sum(calls.values())} calls of the store ({dict(calls.most_common())}), {files} files.")
     print(table(["step", "CPU seconds, profiled"], _steps(profile)))
 

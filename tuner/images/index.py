@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from tuner.base.columns import LABEL_INDEX
 from tuner.base.errors import ImageSourceError
 from tuner.base.machine import machine_cores
 from tuner.base.wording import first_line
-from tuner.images.files import CHANGED, hash_files, read_file
+from tuner.images.files import CHANGED, RememberedDigests, hash_files, read_file
 from tuner.images.splits import GIVEN
 from tuner.spark.settings import is_local
 
@@ -165,10 +166,17 @@ def reading(source: str, read: Callable[[], _T], missing: Callable[[str], str] =
         ) from error
 
 
-def index_images(images: ImageSet, *, here: bool = False) -> pd.DataFrame:
+def index_images(images: ImageSet, *, here: bool = False, memory: Path | None = None) -> pd.DataFrame:
     """Hash every image in one pass over the source; contents stay on the workers.
 
-    `here`: files of a local folder are hashed in this process, wherever Spark computes.
+    Parameters
+    ----------
+    images
+        The source.
+    here
+        Files of a local folder are hashed in this process, wherever Spark computes.
+    memory
+        A folder in which the digests of files that this process hashes are remembered; None: they are not.
 
     Returns
     -------
@@ -177,7 +185,7 @@ def index_images(images: ImageSet, *, here: bool = False) -> pd.DataFrame:
     `given`, its part.
     """
     if images.listing is not None:
-        index: pd.DataFrame = _hashed_listing(images, here)
+        index: pd.DataFrame = _hashed_listing(images, here, memory)
     elif images.held is not None:
         index = _hashed_held(images.held)
     else:
@@ -188,17 +196,23 @@ def index_images(images: ImageSet, *, here: bool = False) -> pd.DataFrame:
     return index.sort_values(["path", "label"], ignore_index=True)
 
 
-def _hashed_listing(images: ImageSet, here: bool) -> pd.DataFrame:
+def _hashed_listing(images: ImageSet, here: bool, memory: Path | None) -> pd.DataFrame:
     spark, listing = images.spark, images.listing
     assert listing is not None
     if here or is_local(spark.sparkContext):  # here: a worker takes seconds to start
-        batches = pa.Table.from_pandas(listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
-        with ThreadPoolExecutor(machine_cores()) as pool:  # files are read and hashed outside Python's lock
-            found = pool.map(lambda batch: next(hash_files(iter([batch]))), batches)
-            return pa.Table.from_batches(found).to_pandas()
+        if memory is None:
+            return _hashed_here(listing)
+        return RememberedDigests(memory, listing).hashed(listing, _hashed_here)
     columns = ", ".join(f"{name} string" for name in listing.columns)
     listed = spark.createDataFrame(listing, columns)
     return listed.mapInArrow(hash_files, f"{columns}, digest string, bytes bigint, error string").toPandas()
+
+
+def _hashed_here(listing: pd.DataFrame) -> pd.DataFrame:
+    batches = pa.Table.from_pandas(listing, preserve_index=False).to_batches(_HASHED_AT_ONCE)
+    with ThreadPoolExecutor(machine_cores()) as pool:  # files are read and hashed outside Python's lock
+        found = pool.map(lambda batch: next(hash_files(iter([batch]))), batches)
+        return pa.Table.from_batches(found).to_pandas()
 
 
 def _hashed_held(held: pd.DataFrame) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def prepare_images(
     """
     images = read_images(session.spark, experiment.images, given=experiment.split.given)
     networks = _networks(session, experiment, cache)
-    index = index_images(images)
+    index = index_images(images, memory=cache.root / "digests")
     for note in images.notes:
         console.print(note, markup=False, soft_wrap=True)
     fail = experiment.on_bad_image == "fail"

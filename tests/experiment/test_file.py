@@ -122,3 +122,24 @@ def test_text_that_yaml_takes_for_something_else_is_asked_for_in_quotes(tmp_path
         read_experiment(file)
     file.write_text(text.format(f'"{word}"'), encoding="utf-8")
     assert read_experiment(file).name == word
+
+
+@pytest.mark.parametrize("key", ["name", "images", "search.max_evals"])
+@pytest.mark.parametrize("word", ["", "null", "~", "Null"])
+def test_a_key_without_a_value_is_told_from_text(tmp_path: Path, key: str, word: str) -> None:
+    given = {"name": "a", "images": "b", "search.max_evals": "3"} | {key: word}
+    file = tmp_path / "experiment.yaml"
+    file.write_text(
+        f"name: {given['name']}\nimages: {given['images']}\n"
+        f"search:\n  backbone: VGG16\n  max_evals: {given['search.max_evals']}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ExperimentError, match=f"the key {key} has no value .null and ~ are none, too.: "):
+        read_experiment(file)
+
+
+def test_a_date_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("name: 2024-01-01\nimages: b\nsearch: {backbone: VGG16}\n", encoding="utf-8")
+    with pytest.raises(ExperimentError, match="name is read as 2024-01-01: put it in quotes"):
+        read_experiment(file)

@@ -64,6 +64,10 @@ CLASSES = {
     "a little of it is split": tree("8 cat", "8 dog", "3 train/cat", "2 test/cat"),
     "deep": tree("8 cat/indoors", "8 dog/outdoors"),
     "one": tree("8 train/cat", "8 train/dog"),
+    "with a part in their names": tree("8 train station", "8 test pattern", "3 bus"),
+    "with a part in one name": tree(
+        "8 train station/day", "8 train station/night", "8 pier/day", "8 pier/night"
+    ),
     "none": {},
 }
 
@@ -78,6 +82,39 @@ def test_what_looks_like_a_split_is_refused_with_the_key_that_keeps_it(name: str
     assert "Set split.given: folders to keep that split, or give one of them alone, such as data/" in str(
         caught.value
     )
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_to_evaluate_one_part_is_to_be_given(name: str):
+    with pytest.raises(
+        ImageSourceError, match=r"look like the parts.* Give one of them alone, such as data/"
+    ):
+        checked_split(SPLITS[name], "data", None, training=False)
+
+
+@pytest.mark.parametrize(
+    ("folders", "sentence"),
+    [
+        (
+            tree("8 seg_train/cat", "8 seg_train/dog", "4 seg_test/cat", "4 seg_test/dog", "9 seg_pred"),
+            r"\(seg_train, seg_test\) look like .* hold cat, dog\. Give .* as data/seg_train, or bring",
+        ),
+        (
+            tree("8 train_1/cat", "8 train_1/dog", "8 val_1/cat", "8 val_1/dog"),
+            r"\(train_1, val_1\) look like",
+        ),
+        (tree("8 train/cat", "8 train/dog", "8 dev/cat", "8 dev/dog"), r"\(train, dev\) look like"),
+        (
+            tree("8 training_set/training_set", "8 test_set/test_set"),
+            r"training_set holds the folder training_set alone\. .* data/training_set/training_set, or",
+        ),
+        (tree("8 Train/train", "8 Test/test"), "Train holds the folder train alone"),
+    ],
+)
+@pytest.mark.parametrize("given", [None, "folders"])
+def test_parts_that_are_called_or_lie_otherwise_are_refused_in_any_case(folders, sentence: str, given):
+    with pytest.raises(ImageSourceError, match=sentence):
+        checked_split(folders, "data", given)
 
 
 @pytest.mark.parametrize("name", CLASSES)

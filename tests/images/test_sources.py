@@ -94,8 +94,8 @@ def test_the_files_of_a_table_with_a_log_are_refused_with_the_way_that_works(
     assert read_images(spark, str(table)).labels == ("a", "b")
     (table / LOGS[kind]).parent.mkdir()
     (table / LOGS[kind]).touch()
-    below = ["label=a/part-0.parquet", "label=a/*.parquet", "label=a"] if kind in ("Delta", "Hudi") else []
-    for source in (str(table), *(f"{table}/{place}" for place in below)):
+    below = ["label=a/part-0.parquet", "label=a/*.parquet", "label=a"] if kind != "Paimon" else []
+    for source in (str(table), str(tmp_path), *(f"{table}/{place}" for place in below)):
         with pytest.raises(ImageSourceError, match=f"belongs to an? {kind} table .* give it as table:NAME"):
             read_images(spark, source)
     with pytest.raises(ImageSourceError, match=f"belongs to an? {kind} table .* give it as table:NAME"):
@@ -126,20 +126,23 @@ def test_a_parquet_elsewhere_is_recognised(spark: SparkSession, tmp_path: Path, 
         ("gs://bucket/photos", "Spark needs the package com.google.cloud.bigdataoss:gcs-connector"),
         ("abfss://c@a.dfs.core.windows.net/x", "Spark needs the package org.apache.hadoop:hadoop-azure"),
         ("s3://bucket/photos", "Spark calls it s3a: give s3a://bucket/photos"),
-        ("dbfs:/photos", "Spark needs a package for it and its settings to read dbfs:"),
+        ("dbfs:/photos", "Spark needs a package for it and its settings to read dbfs: URIs"),
+        ("hdfs:///photos", "give its host, too: hdfs://HOST/photos"),
     ],
 )
 def test_a_scheme_that_spark_does_not_bring_is_named_with_what_is_missing(
     spark: SparkSession, source: str, sentence: str
 ):
-    with pytest.raises(ImageSourceError, match=f"{sentence}.* .docs/sources.md says how.$") as caught:
+    with pytest.raises(ImageSourceError, match=rf"{sentence}.* .docs/sources.md says how.\.$") as caught:
         read_images(spark, source)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "db.nowhere", "catalogue.db.nowhere"])
 def test_a_table_that_spark_does_not_know_is_named_with_what_is_missing(spark: SparkSession, name: str):
-    with pytest.raises(ImageSourceError, match=r"those of a Hive metastore .*docs/sources\.md says how"):
+    with pytest.raises(
+        ImageSourceError, match=r"those of a Hive metastore .*docs/sources\.md says how\)\.$"
+    ):
         read_images(spark, f"table:{name}")
 
 

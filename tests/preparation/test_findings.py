@@ -8,6 +8,7 @@ from tuner.base.errors import ImageSourceError
 from tuner.experiment.schema import Split
 from tuner.images.splits import TEST, TRAIN, VALIDATION, leaked
 from tuner.preparation.findings import (
+    about_labels,
     about_split,
     about_values,
     keep_apart,
@@ -188,3 +189,29 @@ def test_images_of_several_ranges_are_looked_at_apart_and_others_not_at_all():
     )
     assert len(list(about_values(pd.concat([index, others]), known, None))) == 1
     assert list(about_values(others, known, None)) == []
+
+
+# Classes
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("Cat", "cat"),
+        (" cat", "cat"),
+        ("cat", "cat "),
+        ("caf\u00e9", "cafe\u0301"),  # as most systems write é, and as the Mac does
+        ("cat", "cat\r"),
+        ("black  cat", "black cat"),
+        ("\uff21", "A"),
+    ],
+)
+def test_classes_that_look_alike_are_told(labels: tuple[str, str]):
+    (note,) = about_labels(("dog", *labels, "2", "02"))
+    assert note.startswith("Classes whose names look alike are taken for different ones: ")
+    assert all(ascii(label) in note for label in labels)
+    assert "dog" not in note
+
+
+def test_classes_that_differ_are_not():
+    assert list(about_labels(("cat", "cats", "2", "02", "è", "é", "ß", "b", "1", "10"))) == []

@@ -82,8 +82,14 @@ def _sentence(error: ValidationError, where: str) -> str:
             case "value_error":
                 text = str(detail["ctx"]["error"])
                 problems.append(f"{place}: {text}" if place else text)
+            case _ if detail["input"] is None:
+                problems.append(
+                    f"the key {place} has no value (null and ~ are none, too): give it one, text in quotes"
+                )
             case "string_type" if isinstance(detail["input"], int | float | date):
-                problems.append(f"{place} is read as {shown(detail['input'])}: put it in quotes, as text")
+                read = detail["input"]
+                written = read if isinstance(read, date) else shown(read)
+                problems.append(f"{place} is read as {written}: put it in quotes, as text")
             case _:
                 said = detail["msg"][:1].lower() + detail["msg"][1:]  # names keep their case
                 problems.append(f"{place} is {shown(detail['input'])}: {said}")

@@ -34,11 +34,15 @@ SYSTEM_FOLDERS = frozenset(  # of archives, file systems and file servers; hidde
         "@tmp",
         "@recycle",
         "@recently-snapshot",
+        "@__thumb",
         "#recycle",
         "#snapshot",
+        "~snapshot",
         "$recycle.bin",
         "recycler",
         "system volume information",
+        "network trash folder",
+        "temporary items",
     }
 )
 

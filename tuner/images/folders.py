@@ -143,7 +143,7 @@ def read_local_folder(
         There are too few classes, a class without images, or the folders are not what `given` says.
     """
     source, tree = str(folder.path), folder.tree
-    split = checked_split(tree, source, given)
+    split = checked_split(tree, source, given, training=training)
     classes: dict[str, int] = {}
     rows, loose, beside = [], len(folder.loose), Counter[str]()
     for name, files in folder.folders.items():
@@ -223,7 +223,7 @@ def read_remote_folder(
     for row in counts:
         if row["folder"] is not None and row["system"] is None:
             tree.setdefault(row["folder"], Counter())[row["inner"]] += row["count"] * row["image"]
-    split = checked_split(tree, source, given)
+    split = checked_split(tree, source, given, training=training)
     classes, loose, beside = set[str](), 0, Counter[str]()
     for row in counts:
         found = place(row["folder"], row["inner"], split) if row["folder"] is not None else (None, None)

@@ -160,9 +160,9 @@ def reading(source: str, read: Callable[[], _T], missing: Callable[[str], str] =
     except (PySparkException, Py4JJavaError) as error:
         condition = _CONDITION.search(str(error))  # Spark's own words, wherever in a chain of causes
         text = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
-        reason = condition[0] if condition else first_line(text)
+        reason = (condition[0] if condition else first_line(text)).rstrip(".")
         raise ImageSourceError(
-            f"The images {source} cannot be read: {reason}{missing(str(text))}"
+            f"The images {source} cannot be read: {reason}{missing(str(text))}."
         ) from error
 
 

@@ -22,6 +22,8 @@ _PARTS = {
     "test": TEST,
     "testing": TEST,
 }
+# What else says so, of folders that hold the same class folders: not known well enough to be kept.
+_OTHERS = {"dev": VALIDATION, "eval": TEST, "evaluation": TEST, "holdout": TEST}
 
 Tree = Mapping[str, Counter[str]]  # folder → its folders → how many images lie there
 
@@ -29,6 +31,12 @@ Tree = Mapping[str, Counter[str]]  # folder → its folders → how many images 
 def part_of(name: str) -> str | None:
     """The part that a folder is called after, in any case: `Training`, `val`, `test_set`; or None."""
     return _PARTS.get(re.sub(r"[ _-]?set$", "", name.lower()))
+
+
+def _word_of_part(name: str) -> str | None:
+    """The part that one of a name's words says: `seg_train`, `test images`, `val-1`; or None."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((part for word in words if (part := part_of(word) or _OTHERS.get(word))), None)
 
 
 def shown_names(names: Iterable[str], most: int = 5) -> str:
@@ -56,9 +64,10 @@ def _split_of(tree: Tree) -> Split | None:
         for folder, count in folders.items():
             turned.setdefault(folder, Counter())[name] = count
     parts = {name: part for name in turned if (part := part_of(name))}
+    split = [name for name, folders in tree.items() if len({parts[f] for f in folders if f in parts}) > 1]
     if (
         TRAIN in parts.values()
-        and len(set(parts.values())) > 1
+        and split
         and _most_of(turned, parts)
         and len({name for part in parts for name in turned[part]}) > 1
     ):
@@ -86,9 +95,49 @@ def _hold_classes(tree: Tree, parts: Mapping[str, str]) -> bool:
     return any(train & other or (len(train) > 1 and len(other) < 2) for other in others)
 
 
-def checked_split(tree: Tree, source: str, given: GivenSplit | None) -> Split | None:
-    """The split to keep; without `given`, folders that look like one of parts are refused."""
+def _parts_by_other_names(tree: Tree) -> list[str]:
+    """Folders that must be parts of a split, though they are not called as parts are.
+
+    They hold the same class folders (`seg_train`, `seg_test`), or one folder each that is called after the
+    part once more, as archives are unpacked (`training_set/training_set`).
+    """
+    called = {name: part for name in tree if (part := _word_of_part(name))}
+    if len(set(called.values())) < 2 or not _most_of(tree, called):
+        return []
+    inner = [_folders(tree, name) for name in called]
+    same = len(inner[0]) > 1 and all(folders & inner[0] for folders in inner)
+    twice = all(
+        len(folders) == 1 and _word_of_part(next(iter(folders))) == part
+        for folders, part in zip(inner, called.values(), strict=True)
+    )
+    return list(called) if same or twice else []
+
+
+def _parts_to_be_moved(tree: Tree, names: list[str], source: str, *, training: bool) -> ImageSourceError:
+    first, inner = names[0], sorted(_folders(tree, names[0]))
+    alone = len(inner) == 1
+    one = "/".join([source.rstrip("/"), first, *(inner if alone else [])])
+    hold = f"{first} holds the folder {inner[0]} alone" if alone else f"they hold {shown_names(inner, 3)}"
+    keep = (
+        ", or bring the class folders into folders called train, val and test, and set split.given: folders"
+    )
+    return ImageSourceError(
+        f"The folders of {source} ({shown_names(names)}) look like the parts of a split, not like classes: "
+        f"{hold}. Give one of them alone, such as {one}{keep if training else ''}."
+    )
+
+
+def checked_split(
+    tree: Tree, source: str, given: GivenSplit | None, *, training: bool = True
+) -> Split | None:
+    """The split to keep; without `given`, folders that look like one of parts are refused.
+
+    What only evaluates (`training` is False) has no parts to keep.
+    """
     found = _split_of(tree)
+    odd = [] if found else _parts_by_other_names(tree)
+    if odd:
+        raise _parts_to_be_moved(tree, odd, source, training=training)
     if found is None:
         if given:
             raise ImageSourceError(
@@ -103,11 +152,12 @@ def checked_split(tree: Tree, source: str, given: GivenSplit | None) -> Split | 
             return None
         names = shown_names(found.parts)
         inner = shown_names(sorted(set().union(*(_folders(tree, name) for name in found.parts))), 3)
-        train = min(found.parts, key=lambda name: found.parts[name] != TRAIN)
+        wanted = TRAIN if training else TEST
+        one = min(found.parts, key=lambda name: found.parts[name] != wanted)
+        keep = "Set split.given: folders to keep that split, or give" if training else "Give"
         raise ImageSourceError(
             f"The folders of {source} ({names}) look like the parts of a split, not like classes: they hold"
-            f" the folders {inner}. Set split.given: folders to keep that split, or give one of them alone,"
-            f" such as {source.rstrip('/')}/{train}."
+            f" the folders {inner}. {keep} one of them alone, such as {source.rstrip('/')}/{one}."
         )
     if TRAIN not in found.parts.values():
         raise ImageSourceError(

@@ -101,6 +101,7 @@ def read_images(
         raise ImageSourceError(f"{local} is a file: {ONE_FOLDER_EACH}, or a Parquet (.parquet).")
     listed = LocalFolder.list(local)
     if listed.is_table:
+        _refuse_tables_below(source, listed)
         return read_parquet(spark, [place], source, given, training=training)
     return read_local_folder(spark, listed, given, training=training)
 
@@ -141,15 +142,30 @@ def refuse_table_with_log(spark: SparkSession, source: str, local: Path | None) 
         if local is None:
             places = _logs_elsewhere(spark, source, pattern)
         else:
-            # What says "metadata" or "snapshot" may be anything, further up.
-            above = list(local.absolute().parents)[: _ABOVE if "*" not in pattern else 0]
+            # What says "snapshot" may be anything, further up.
+            above = list(local.absolute().parents)[: 0 if pattern.startswith("snapshot") else _ABOVE]
             places = [str(folder) for folder in (local, *above) if any(folder.glob(pattern))]
         if places:
-            raise ImageSourceError(
-                f"{source} belongs to {kind} (there is {places[0]}/{pattern}), whose files also hold rows "
-                "that were deleted or replaced: register the table in Spark's catalogue, and give it as "
-                f"table:NAME ({_DOCS})."
-            )
+            raise _table_with_log(source, kind, f"{places[0]}/{pattern}")
+
+
+def _refuse_tables_below(source: str, listed: LocalFolder) -> None:
+    """Refuse a folder that holds tables with a log; errors as of `refuse_table_with_log`."""
+    files = [file for files in listed.folders.values() for file in files]
+    for kind, pattern in _LOGS.items():
+        inside = pattern if "*" in pattern else f"{pattern}/*"
+        found = next((file.parent for file in files if file.match(inside)), None)
+        if found is None and pattern in listed.passed:  # hidden, and not listed
+            found = next(listed.path.rglob(pattern), None)
+        if found is not None:
+            raise _table_with_log(source, kind, str(found))
+
+
+def _table_with_log(source: str, kind: str, log: str) -> ImageSourceError:
+    return ImageSourceError(
+        f"{source} belongs to {kind} (there is {log}), whose files also hold rows that were deleted or "
+        f"replaced: register the table in Spark's catalogue, and give it as table:NAME ({_DOCS})."
+    )
 
 
 def _logs_elsewhere(spark: SparkSession, source: str, pattern: str) -> list[str]:
@@ -205,7 +221,10 @@ def _missing_scheme(source: str) -> Callable[[str], str]:
             if scheme in ("s3", "s3n"):
                 return f"; Spark calls it s3a: give s3a:{source.partition(':')[2]} ({_DOCS})"
             package = f"the package {_NEEDED[scheme]}" if scheme in _NEEDED else "a package for it"
-            return f"; Spark needs {package} and its settings to read {scheme}: ({_DOCS})"
+            return f"; Spark needs {package} and its settings to read {scheme}: URIs ({_DOCS})"
+        if "no host" in refusal:
+            path = source.partition(":")[2].lstrip("/")
+            return f"; give its host, too: {scheme}://HOST/{path} ({_DOCS})"
         if scheme in ("http", "https"):
             return "; Spark cannot list the folders of a web server: download the images"
         return ""

@@ -230,7 +230,9 @@ def _column(frame: DataFrame, names: Sequence[str], source: str) -> str:
     for name in names:
         if name in frame.columns:
             return name
-    raise ImageSourceError(f"{source} has no column {names[0]}: {_WANTED}.")
+    raise ImageSourceError(
+        f"{source} has no column {names[0]}, but {shown_names(frame.columns) or 'none'}: {_WANTED}."
+    )
 
 
 def _named(found: Sequence[str], classes: Sequence[str], where: str) -> dict[str, str]:

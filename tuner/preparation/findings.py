@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from tuner.base.errors import ImageSourceError
 from tuner.experiment.schema import Split
 from tuner.extraction.cache import refuse_bad_images
+from tuner.images.layout import shown_names
 from tuner.images.splits import TEST, TRAIN, VALIDATION, absent_classes, leaked
 
 _CONFLICT, _COPY = "label conflict", "copy of an image of the part"
@@ -110,6 +112,17 @@ def left_out(quarantine: pd.DataFrame, total: int, undecided: Mapping[str, str])
             f"{again} of them could not be decoded this time, which says nothing of the images "
             f"({next(iter(undecided.values()))}): the next search tries them again"
         )
+
+
+def about_labels(labels: Iterable[str]) -> Iterator[str]:
+    """Say which classes differ only by what is hardly seen: case, spaces, how letters are put together."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        seen = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        alike.setdefault(seen, []).append(label)
+    groups = [" and ".join(map(ascii, group)) for group in alike.values() if len(group) > 1]
+    if groups:
+        yield f"Classes whose names look alike are taken for different ones: {shown_names(groups)}"
 
 
 def about_split(index: pd.DataFrame, parts: pd.Series, split: Split) -> Iterator[str]:

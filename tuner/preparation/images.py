@@ -20,6 +20,7 @@ from tuner.images.splits import GIVEN, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
 from tuner.preparation.features import extract_features
 from tuner.preparation.findings import (
+    about_labels,
     about_split,
     about_values,
     keep_apart,
@@ -125,7 +126,7 @@ def prepare_images(
     images = read_images(session.spark, experiment.images, given=experiment.split.given)
     networks = _networks(session, experiment, cache)
     index = index_images(images, memory=cache.root / "digests")
-    for note in images.notes:
+    for note in (*images.notes, *about_labels(images.labels)):
         console.print(note, markup=False, soft_wrap=True)
     fail = experiment.on_bad_image == "fail"
     # What is wrong is said before the first image is decoded, as far as it shows.

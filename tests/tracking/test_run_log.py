@@ -55,6 +55,16 @@ def test_a_batch_writes_all_that_a_run_holds(store: Tracking, log: RunLog) -> No
     assert [(point.step, point.value) for point in history] == [(0, 3), (1, 2), (2, 1)]
 
 
+def test_what_is_written_is_there_whatever_the_environment_says_of_waiting(
+    store: Tracking, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "3")
+    log.batch(params={"p": 1}, metrics={"m": 0.5}, tags={"t": 2})
+    data = run_of(store, log).data
+    assert (data.params, data.metrics, data.tags["t"]) == ({"p": "1"}, {"m": 0.5}, "2")
+
+
 def test_a_parameter_that_changed_in_a_resumed_search_is_a_tag(store: Tracking, log: RunLog) -> None:
     """MLflow changes no parameter."""
     log.batch(params={"same": 1, "changed": 2})

@@ -42,6 +42,25 @@ def test_deleted_experiment_is_one_sentence(store: Tracking):
         open_tracking("an experiment")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MLFLOW_RUN_ID", "0123456789abcdef"), ("MLFLOW_EXPERIMENT_ID", "999"), ("MLFLOW_EXPERIMENT_ID", "x")],
+)
+def test_a_variable_that_names_what_is_not_there_is_named(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(TrackingError, match=rf"{value}.* \({name} is set: unset it, or .*\)\.$") as caught:
+        open_tracking("an experiment")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_variable_names_nothing(store: Tracking, monkeypatch: pytest.MonkeyPatch):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "")
+    assert open_tracking("an experiment") == store
+
+
 def test_run_that_mlflow_run_started_is_the_parent(store: Tracking, monkeypatch: pytest.MonkeyPatch):
     client = MlflowClient(store.uri)
     outer = client.create_run(client.create_experiment("outer"), run_name="by mlflow run")

@@ -160,7 +160,7 @@ class Heartbeat:
 
     def _write(self, run_id: str) -> None:
         sign = asdict(self._beat) | {"at": time.time()}
-        self._tracking.client().set_tag(run_id, HEARTBEAT, json.dumps(sign))
+        self._tracking.client().set_tag(run_id, HEARTBEAT, json.dumps(sign), synchronous=True)
 
     def _other(self, run_id: str) -> Beat | None:
         """Who wrote the last sign, if it was somebody else."""

@@ -82,6 +82,7 @@ class RunLog:
             metrics=values,
             params=[Param(key, value) for key, value in given.items() if key not in changed],
             tags=[RunTag(key, str(value)) for key, value in {**changed, **(tags or {})}.items()],
+            synchronous=True,  # it is read back, whatever MLFLOW_ENABLE_ASYNC_LOGGING says
         )
 
     def text(self, text: str, file: str) -> None:

@@ -42,7 +42,7 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
             client = tracking.client()
             outer = os.environ.get("MLFLOW_RUN_ID")
             if resumed and outer:
-                client.set_tag(outer, RESUMED, resumed)
+                client.set_tag(outer, RESUMED, resumed, synchronous=True)
             run = mlflow.start_run(
                 resumed, experiment_id=tracking.experiment_id, run_name=None if outer or resumed else name
             )

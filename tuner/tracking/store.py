@@ -14,6 +14,7 @@ import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import fluent
 
 from tuner.base.errors import TrackingError
@@ -148,7 +149,7 @@ def open_tracking(experiment_name: str) -> Tracking:
             if run_id:
                 experiment_id = client.get_run(run_id).info.experiment_id
             if not experiment_id:
-                name = os.environ.get("MLFLOW_EXPERIMENT_NAME", experiment_name)
+                name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name
                 found = client.get_experiment_by_name(name)
                 experiment_id = found.experiment_id if found else client.create_experiment(name)
             if client.get_experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
@@ -157,9 +158,11 @@ def open_tracking(experiment_name: str) -> Tracking:
                     "experiments restore), or give another with --experiment-name or the file's name."
                 )
     except REFUSALS as error:
+        variable = next(filter(os.environ.get, _EXPERIMENT_VARIABLES[:2]), None)
+        known = f"{variable} is set: unset it, or " if variable and isinstance(error, MlflowException) else ""
         raise TrackingError(
             f"The MLflow tracking store {shown} cannot be used: {reason(error)} "
-            "(check MLFLOW_TRACKING_URI, and that the server runs)."
+            f"({known}check MLFLOW_TRACKING_URI, and that the server runs)."
         ) from error
     return Tracking(uri, experiment_id)
 

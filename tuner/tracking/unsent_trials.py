@@ -115,7 +115,7 @@ def _send(run: Run, source: Tracking, target: Tracking, folder: Path) -> None:
     )
     try:
         params = [Param(name, value) for name, value in run.data.params.items()]
-        there.log_batch(copy.info.run_id, metrics, params)
+        there.log_batch(copy.info.run_id, metrics, params, synchronous=True)
         there.log_artifacts(copy.info.run_id, str(artifacts))
         for model in saved:
             Model.log(

@@ -181,6 +181,21 @@ def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
         export_model(scorer, tmp_path / "file" / "model.keras", "keras", [])
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves `--to=~/model.keras` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    scorer = scorer_of(embedded(tmp_path), ODD_LABELS)
+    done = export_model(scorer, Path("~/model.keras"), "keras", EXACT)
+    assert done.path == tmp_path / "home" / "model.keras"
+    assert done.path.is_file()
+    with pytest.raises(
+        ModelError, match=r"^~nobody-here/m\.keras begins with a home folder that is not known"
+    ):
+        export_model(scorer, Path("~nobody-here/m.keras"), "keras", EXACT)
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_keras_file_that_differs_is_not_kept(tmp_path: Path) -> None:
     """Its head is changed behind its back: the check must see it."""
     scorer = scorer_of(embedded(tmp_path), ODD_LABELS)

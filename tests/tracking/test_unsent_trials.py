@@ -100,6 +100,19 @@ def test_what_a_store_refuses_stays_on_disk_and_is_sent_once(
     assert sorted(int(run.data.tags["tuner.trial"]) for run in finished) == [1, 2]
 
 
+def test_the_folder_may_be_in_the_home_folder(
+    store: Tracking, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path / "unsent", parent, 1)
+    mlflow.set_tracking_uri(store.uri)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert push(Path("~/unsent")) == (1, [parent])
+    with pytest.raises(
+        TrackingError, match=r"no unsent trials in ~nobody-here/x: .* home folder that is not"
+    ):
+        push(Path("~nobody-here/x"))
+
+
 def test_a_trial_that_was_kept_twice_is_sent_once(store: Tracking, parent: str, tmp_path: Path) -> None:
     folder = tmp_path / "unsent"
     keep(folder, parent, 1)

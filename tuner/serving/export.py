@@ -13,6 +13,7 @@ import numpy as np
 from tuner.base.choices import Decoding, Preprocessing
 from tuner.base.columns import CONTENT, PREDICTION, PROBABILITY
 from tuner.base.errors import ImageError, ModelError
+from tuner.base.uris import expanded
 from tuner.classifiers.linear import LinearHead
 from tuner.images.decoding import MAX_PIXELS, decode_image, resize, whites
 from tuner.images.preprocessing import MODES
@@ -63,6 +64,10 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
         The target exists or cannot be made, the network's own file cannot become part of a Keras file, or
         the `.keras` file does not give the model's answers (it is removed then).
     """
+    try:
+        target = expanded(target)
+    except ValueError as error:
+        raise ModelError(f"{error}, with --to.") from None
     if target.exists():
         raise ModelError(f"{target} exists already: remove it, or give another --to.")
     if form == "keras" and target.suffix != ".keras":

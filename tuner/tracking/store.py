@@ -159,7 +159,9 @@ def open_tracking(experiment_name: str) -> Tracking:
                 )
     except REFUSALS as error:
         variable = next(filter(os.environ.get, _EXPERIMENT_VARIABLES[:2]), None)
-        known = f"{variable} is set: unset it, or " if variable and isinstance(error, MlflowException) else ""
+        known = (
+            f"{variable} is set: unset it, or " if variable and isinstance(error, MlflowException) else ""
+        )
         raise TrackingError(
             f"The MLflow tracking store {shown} cannot be used: {reason(error)} "
             f"({known}check MLFLOW_TRACKING_URI, and that the server runs)."

@@ -17,7 +17,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tuner.base.errors import StoreError, TrackingError
-from tuner.base.uris import file_uri
+from tuner.base.uris import expanded, file_uri
 from tuner.tracking.answering import REFUSALS, check_answers, reason, without_credentials
 from tuner.tracking.names import MODEL, TRIAL
 from tuner.tracking.run_log import RunLog
@@ -58,6 +58,10 @@ def push(folder: Path) -> tuple[int, list[str]]:
     StoreError
         The store refuses a trial, or stopped answering; what is not sent is kept.
     """
+    try:
+        folder = expanded(folder)
+    except ValueError as error:
+        raise TrackingError(f"There are no unsent trials in {folder}: {error}.") from None
     if not (folder / _STORE).is_file():
         raise TrackingError(f"There are no unsent trials in {folder}: check the path.")
     target, source = open_registry(), open_unsent(folder)

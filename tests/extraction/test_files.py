@@ -10,7 +10,7 @@ from tuner.base.errors import CacheError
 from tuner.extraction.files import Row, counts, parts, remove_damaged, write_part, writing_to
 
 ROWS = [
-    Row("a" * 64, np.arange(4, dtype=np.float32), None, "transparent: white", 200, 255),
+    Row("a" * 64, np.arange(4, dtype=np.float32), None, "transparent: white", 200, 255, -1),
     Row("b" * 64, None, "truncated", "Pillow 1"),
 ]
 
@@ -34,6 +34,7 @@ def test_a_part_is_named_after_its_rows_and_its_content(folder: Path) -> None:
             "depends": "transparent: white",
             "highest": 200,
             "white": 255,
+            "lowest": -1,
         },
         {
             "digest": "b" * 64,
@@ -42,6 +43,7 @@ def test_a_part_is_named_after_its_rows_and_its_content(folder: Path) -> None:
             "depends": "Pillow 1",
             "highest": None,
             "white": None,
+            "lowest": None,
         },
     ]
     assert remove_damaged(folder) == 0

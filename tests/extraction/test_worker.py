@@ -209,11 +209,11 @@ def test_what_decided_features_stands_beside_them(network: Network, folder: Path
     )
     rows = {row["digest"]: row for row in rows_of(folder)}
     found = {
-        name: [rows[digest][key] for key in ("depends", "highest", "white")]
+        name: [rows[digest][key] for key in ("depends", "highest", "white", "lowest")]
         for name, digest in digests.items()
     }
     assert found == {
-        "opaque": [None, 90, 255],
-        "transparent": ["transparent: white", 172, 255],
-        "deep": ["max_value: None", 4095, 65535],
+        "opaque": [None, 90, 255, 0],
+        "transparent": ["transparent: white", 172, 255, 0],
+        "deep": ["max_value: None", 4095, 65535, 0],
     }

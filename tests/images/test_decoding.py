@@ -434,6 +434,21 @@ def test_the_highest_value_is_told_with_what_stands_for_white(content, highest, 
     assert seen(content).highest == pytest.approx(highest, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("content", "lowest"),
+    [
+        (deep("floats", [-1, 1]), -1),
+        (deep("floats", [0, 1]), 0),
+        (deep("32 bits", [-9999, 200]), -9999),
+        (FILES["JPEG L"], 0),
+    ],
+    ids=["floats", "none below", "32 bits", "8 bits"],
+)
+def test_values_below_black_are_told(content: bytes, lowest: float) -> None:
+    assert seen(content).lowest == lowest
+    assert decode_image(content).min() >= 0
+
+
 # Failures that say nothing of the image
 
 

@@ -147,7 +147,7 @@ def test_what_became_of_a_given_split_is_said():
 def values(white: float, *highest: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     digests = [f"{white} {number}" for number in range(len(highest))]
     return pd.DataFrame({"digest": digests}), pd.DataFrame(
-        {"digest": digests, "highest": highest, "white": white}
+        {"digest": digests, "highest": highest, "white": white, "lowest": 0.0}
     )
 
 
@@ -179,6 +179,16 @@ def test_a_white_that_was_stated_is_not_questioned_but_what_it_cuts_off_is():
     assert said == (
         "1 image(s) have values above 4095, up to 5000, which are cut off: max_value in the experiment "
         "says what stands for white"
+    )
+
+
+def test_values_below_black_are_told_with_what_becomes_of_them():
+    index, known = values(1, 1, 1, 0.9)
+    known["lowest"] = [-1.0, -0.5, np.nan]  # NaN: of an earlier version's cache
+    (said,) = about_values(index, known, None)
+    assert said == (
+        "2 image(s) have values below 0, down to -1, which become black: shift the values before, where "
+        "they mean something"
     )
 
 

@@ -47,7 +47,7 @@ from tuner.networks.store import NetworkStore
 _T = TypeVar("_T")
 
 _COLUMNS = "digest string, features array<float>, error string, depends string"  # the same for Spark
-_KNOWN = ("digest", "error", "highest", "white")
+_KNOWN = ("digest", "error", "highest", "white", "lowest")
 _PART_SECONDS = 5.0
 _GLOB = re.compile(r"[\[\]{}*?\\]")
 
@@ -107,10 +107,10 @@ class FeatureCache:
         return self.root / "features" / network.key
 
     def known(self, network: Network) -> pd.DataFrame:
-        """The images whose outcome is known: columns `digest`, `error`, `highest` and `white`.
+        """The images whose outcome is known: columns `digest`, `error`, `highest`, `white`, `lowest`.
 
         An error of None means that there are features; `highest` is the image's highest value, where
-        `white` stands for white.
+        `white` stands for white, and `lowest` the lowest, if it is below 0.
 
         Raises
         ------

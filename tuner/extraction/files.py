@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("depends", pa.string()),
         ("highest", pa.float32()),
         ("white", pa.float32()),
+        ("lowest", pa.float32()),
     ]
 )
 _BATCH_ROWS = 4096  # held at once
@@ -47,8 +48,9 @@ class Row(NamedTuple):
     depends
         What decided this beside the bytes and the network: of features, options of the experiment, or None;
         of an error, the decoder's version.
-    highest, white
-        Its highest value, and what stands for white, in its own units; None with an error.
+    highest, white, lowest
+        Its highest value, what stands for white and its lowest value, if that is below 0, in its own units;
+        None with an error.
     """
 
     digest: str
@@ -57,6 +59,7 @@ class Row(NamedTuple):
     depends: str | None = None
     highest: float | None = None
     white: float | None = None
+    lowest: float | None = None
 
 
 Outcomes = Collection[str | None]  # what `depends` may be, for a row to count

@@ -110,7 +110,7 @@ class FeatureWriter:
             if isinstance(seen, UndecidedImageError):
                 yield digest, str(error)
                 continue
-            facts = (None, None, None) if seen is None else (seen.depends, seen.highest, seen.white)
+            facts = (None,) * 4 if seen is None else (seen.depends, seen.highest, seen.white, seen.lowest)
             rows.append(Row(digest, features, error, *((self.decoder, *facts[1:]) if error else facts)))
             if time.monotonic() - last > self.part_seconds or (error and self.stop_on_bad):
                 write_part(self.folder, rows)

@@ -69,6 +69,7 @@ class Seen:
     depends: str | None  # the options of `Decoding` that decided its pixels, with their values
     highest: float  # its highest value, and what stands for white, in its own units
     white: float
+    lowest: float = 0.0  # its lowest value, where that may be below 0
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ class _Picture:
     depends: str | None
     white: float
     highest: float | None  # None: as the pixels show it
+    lowest: float = 0.0
 
     def seen(self, pixels: np.ndarray) -> Seen:
         highest = self.highest
         shown = float(pixels.max()) / 255 * self.white
-        return Seen(self.depends, shown if highest is None else highest, self.white)
+        return Seen(self.depends, shown if highest is None else highest, self.white, self.lowest)
 
 
 def decoder() -> str:
@@ -176,13 +178,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, own: _Range, decoding: Decoding) -> _Picture:
-    white, highest, options = _white(decoding, own), None, []
+    white, highest, lowest, options = _white(decoding, own), None, 0.0, []
     transparent = image.has_transparency_data
     if own is not _EIGHT_BITS or white != own.white:
         options.append("max_value")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
-        gray, highest = _to_8_bits(values, white)
+        gray, lowest, highest = _to_8_bits(values, white)
         image, hidden = Image.fromarray(gray), image.info.get("transparency") if transparent else None
         if hidden is not None:
             image.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
@@ -202,18 +204,18 @@ def _to_rgb(image: Image.Image, own: _Range, decoding: Decoding) -> _Picture:
             ground.paste(image, mask=alpha)
             image = ground
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return _Picture(rgb, _depends(decoding, options), white, highest)
+    return _Picture(rgb, _depends(decoding, options), white, highest, lowest)
 
 
-def _to_8_bits(values: np.ndarray, white: float) -> tuple[np.ndarray, float]:
-    """Scale 16-bit, 32-bit and floating gray to 8 bits, which Pillow would clip; and the highest value."""
+def _to_8_bits(values: np.ndarray, white: float) -> tuple[np.ndarray, float, float]:
+    """Scale 16-bit, 32-bit and floating gray to 8 bits, which Pillow would clip; and lowest and highest."""
     pixels = np.nan_to_num(values.astype(np.float32), copy=False, posinf=0.0, neginf=0.0)
-    highest = float(pixels.max(initial=0.0))
+    lowest, highest = float(pixels.min(initial=0.0)), float(pixels.max(initial=0.0))
     np.clip(pixels, 0, white, out=pixels)  # in place: a gigantic image is not held several times
     pixels /= white
     pixels *= 255
     pixels += 0.5
-    return pixels.astype(np.uint8), highest
+    return pixels.astype(np.uint8), lowest, highest
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -147,9 +147,16 @@ def about_split(index: pd.DataFrame, parts: pd.Series, split: Split) -> Iterator
 def about_values(index: pd.DataFrame, known: pd.DataFrame, max_value: float | None) -> Iterator[str]:
     """Say where a whole set of images fills little of its range, and where values are cut off.
 
-    `known` has the highest value of each image (`highest`) and what stands for white (`white`).
+    `known` has the highest and the lowest value of each image (`highest`, `lowest`) and what stands for
+    white (`white`).
     """
     seen = known[known["digest"].isin(set(index["digest"]))].dropna(subset=["highest", "white"])
+    below = seen["lowest"][seen["lowest"] < 0]
+    if len(below):
+        yield (
+            f"{len(below)} image(s) have values below 0, down to {below.min():g}, which become black: "
+            "shift the values before, where they mean something"
+        )
     for white, rows in seen.groupby("white"):
         highest = float(rows["highest"].max())
         cut = int((rows["highest"] > white).sum())

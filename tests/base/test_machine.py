@@ -1,9 +1,13 @@
 import os
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 
-from tuner.base.machine import machine_cores, memory_mib
+from tuner.base.machine import machine_cores, memory_mib, reach_this_machine_directly
 
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
@@ -68,3 +72,36 @@ def test_a_real_group_s_limit_counts(tmp_path: Path) -> None:
         assert memory_mib(membership=tmp_path / "membership") == 300
     finally:
         group.rmdir()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("known", [{}, {"no_proxy": "corp.example"}, {"NO_PROXY": " ,10.0.0.0/8"}])
+def test_a_proxy_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, str]
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.1:{server.server_port}", timeout=10)
+        reach_this_machine_directly()
+        for host in ("127.0.0.1", "localhost"):
+            assert requests.get(f"http://{host}:{server.server_port}", timeout=10).status_code == 200
+            with urllib.request.urlopen(f"http://{host}:{server.server_port}", timeout=10) as answer:
+                assert answer.status == 200
+        server.shutdown()
+    for name, value in known.items():
+        assert os.environ[name].startswith(value.strip(" ,"))

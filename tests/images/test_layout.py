@@ -117,6 +117,15 @@ def test_parts_that_are_called_or_lie_otherwise_are_refused_in_any_case(folders,
         checked_split(folders, "data", given)
 
 
+@pytest.mark.parametrize(("training", "one"), [(True, "seg_train"), (False, "seg_test")])
+def test_the_part_that_is_wanted_is_the_example(training: bool, one: str):
+    folders = tree(
+        "4 seg_test/cat", "4 seg_test/dog", "8 seg_train/cat", "8 seg_train/dog", "8 seg_val/dog"
+    )
+    with pytest.raises(ImageSourceError, match=f"alone, such as data/{one}(, or bring|\\.$)"):
+        checked_split(folders, "data", None, training=training)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_stay_classes_whatever_they_are_called(name: str):
     assert checked_split(CLASSES[name], "data", None) is None

@@ -114,7 +114,9 @@ def _parts_by_other_names(tree: Tree) -> list[str]:
 
 
 def _parts_to_be_moved(tree: Tree, names: list[str], source: str, *, training: bool) -> ImageSourceError:
-    first, inner = names[0], sorted(_folders(tree, names[0]))
+    wanted = TRAIN if training else TEST
+    first = min(names, key=lambda name: _word_of_part(name) != wanted)
+    inner = sorted(_folders(tree, first))
     alone = len(inner) == 1
     one = "/".join([source.rstrip("/"), first, *(inner if alone else [])])
     hold = f"{first} holds the folder {inner[0]} alone" if alone else f"they hold {shown_names(inner, 3)}"

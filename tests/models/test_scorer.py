@@ -302,6 +302,19 @@ def test_one_bad_item_refuses_no_good_image(
         assert wrong["error"] in ("empty file", "truncated") or wrong["error"].startswith("not an image")
 
 
+def test_a_null_is_an_empty_file_in_whatever_form_it_comes(served: PyFuncModel) -> None:
+    """Of `inputs` and `instances`, MLflow makes an array, and text of its nulls."""
+    good = base64.b64encode(ODD_IMAGES["PNG RGB"]).decode()
+    for body in forms(good, None):
+        assert serve(served, body)[1]["error"] == "empty file"
+
+
+def test_a_null_for_top_k_is_none(served: PyFuncModel) -> None:
+    good = base64.b64encode(ODD_IMAGES["PNG RGB"]).decode()
+    body = {"dataframe_records": [{"content": good}], "params": {"top_k": None}}
+    assert "top_k" not in serve(served, body)[0]
+
+
 @pytest.mark.parametrize("sent", ["dataframe_split", "dataframe_records", "inputs", "instances"])
 @pytest.mark.parametrize("column", ["content", "picture"])
 def test_a_refusal_does_not_hold_what_was_sent(

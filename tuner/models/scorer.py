@@ -41,6 +41,7 @@ FOLDER = "scorer"
 PIPELINE_FOLDER = "sparkml"
 _DESCRIPTION, _HEAD = "scorer.json", "head.npz"
 _CARRIED = f"{PIPELINE_FOLDER}/stages/*/network/*"  # by a saved DeepImageFeaturizer
+_NULLS = ("None", "nan")  # what MLflow makes of nulls in an array; no image file is so short
 _SPACE = b" \t\n\r\f\v"
 # Both alphabets of RFC 4648: what no image file is made of alone.
 _BASE64 = string.ascii_letters.encode() + string.digits.encode() + b"+/-_="
@@ -227,7 +228,7 @@ class Scorer:
             With the code that becomes HTTP status 400: `top_k` is negative, there is no column `content`
             or, in a scoring server, the request has no image or none within the size limit.
         """
-        top_k = int((params or {}).get(TOP_K, 0))
+        top_k = int((params or {}).get(TOP_K) or 0)
         if top_k < 0:
             raise _BadRequest(f"top_k is {top_k}: it must be 0 or more.")
         if CONTENT not in model_input:
@@ -275,6 +276,8 @@ class Scorer:
 
 
 def _is_null(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in _NULLS
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
@@ -283,7 +286,7 @@ def image_bytes(value: Any) -> bytes | None:
 
     Takes time in proportion to the length. None for a null and for what can be no file.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and value not in _NULLS:
         data = value.encode("utf-8", "surrogatepass")
     elif isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)

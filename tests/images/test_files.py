@@ -1,4 +1,4 @@
-"""What did not change is not read again, and what changed is."""
+"""What did not change is not read again, and what changed is; what is no class and no image."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.helpers.sources import sha256
-from tuner.images.files import RememberedDigests
+from tuner.images.files import RememberedDigests, is_passed_over, is_system_folder
 
 
 class Source:
@@ -100,3 +100,28 @@ def test_a_memory_that_cannot_be_written_costs_nothing_else(source: Source):
     source.memory.write_bytes(b"a file where the folder would be")
     for _ in range(2):
         assert source.hashed("one.png", "two.png")[1] == ["one.png", "two.png"]
+
+
+# Names that are passed over
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".git", ".Trash-1000", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"),
+        *("@eaDir", "@__thumb", "#recycle", "~snapshot", "Network Trash Folder", "Temporary Items"),
+    ],
+)
+def test_folders_of_systems_and_servers_are_no_classes(name: str) -> None:
+    assert is_system_folder(name)
+    assert is_system_folder(name.upper())
+
+
+@pytest.mark.parametrize("name", ["cat", "@anna", "#1", "~", "_tmp", "trash", "metadata"])
+def test_other_folders_may_be_classes(name: str) -> None:
+    assert not is_system_folder(name)
+
+
+def test_what_file_managers_leave_is_no_image() -> None:
+    assert all(map(is_passed_over, ("Thumbs.db", "desktop.ini", ".DS_Store", "._1.jpg")))
+    assert not is_passed_over("1.jpg")

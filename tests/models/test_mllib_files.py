@@ -342,7 +342,11 @@ def test_no_pyspark_is_needed_to_write(spark: SparkSession, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_mlflow_loads_it_in_a_fresh_process(gabornet: Network, spark: SparkSession, tmp_path: Path) -> None:
+def test_mlflow_loads_it_in_a_fresh_process(
+    gabornet: Network, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".tuner").symlink_to(Path(gabornet.file).parents[1])  # the weights are not in the model
+    monkeypatch.chdir(tmp_path)
     images = [png(level) for level in (5, 10, 15, 200, 205, 210)]
     table = contents_frame(spark, images).selectExpr("*", "int(number / 3) as label_index")
     featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="content", outputCol="features")
@@ -382,6 +386,8 @@ def test_the_lowest_pyspark_reads_and_writes_the_same(tmp_path: Path) -> None:
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": path, ASKED: lowest}
         pytest_ = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "--timeout", "900"]
+        # It leaves the sockets to its workers to the collector.
+        pytest_ += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]
         tests = [*pytest_, __file__, "-m", "not long"]
         done = subprocess.run(tests, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

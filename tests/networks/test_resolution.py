@@ -173,7 +173,7 @@ def test_the_same_network_has_the_same_digest_wherever_it_is_built(
         print(tf.config.threading.get_intra_op_parallelism_threads())
         keras.layers.Conv2D(1, 1), keras.layers.Dense(1)  # layers are counted for their names
         spec = NetworkSpec(name="MobileNetV2", weights="random", seed=3, input_size={SIDE})
-        print(resolve_network(spec, "float32", Path({str(tmp_path)!r}, "other")).digest)
+        print(resolve_network(spec, "float32", NetworkStore(Path({str(tmp_path)!r}, "other"))).digest)
         """
     )
     assert printed.stdout.split() == ["3", mobilenet.digest]
@@ -362,7 +362,7 @@ def test_weights_put_into_place_by_hand_are_found(mobilenet: Network, tmp_path: 
         from tuner.networks.store import NetworkStore
         from tuner.experiment.schema import NetworkSpec
         spec = NetworkSpec(name="MobileNetV2", input_size={SIDE})
-        print(resolve_network(spec, "float32", Path({str(tmp_path)!r}, "store")).digest)
+        print(resolve_network(spec, "float32", NetworkStore(Path({str(tmp_path)!r}, "store"))).digest)
         """,
         KERAS_HOME=str(tmp_path),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pyspark import TaskContext
 
 from tuner.base.errors import StoreError
-from tuner.base.interrupts import Interrupted, at_last, stop_counts, stop_requests, uninterrupted
+from tuner.base.interrupts import (
+    Interrupted,
+    at_last,
+    freed_by,
+    stop_counts,
+    stop_requests,
+    uninterrupted,
+)
 from tuner.tracking.answering import REFUSALS, check_answers, reason, without_credentials
 from tuner.tracking.names import ERROR_FILE, KIND, RESUMED, TRIAL
 from tuner.tracking.results import TrialResult
@@ -52,12 +60,17 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
         yield log
 
 
+def _quiet_databases() -> None:
+    """Let SQLAlchemy say nothing of a query that a stop cuts off in its midst: it would be a traceback."""
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+
 @contextmanager
 def _ended(tracking: Tracking, log: RunLog) -> Iterator[None]:
     """End the active run, as what happens meanwhile demands; a store that is gone hides no failure."""
     status = "FINISHED"
     try:
-        with at_last(partial(log.finish, "KILLED")), stop_counts():
+        with freed_by(_quiet_databases), at_last(partial(log.finish, "KILLED")), stop_counts():
             yield
     except (KeyboardInterrupt, Interrupted):
         status = "KILLED"

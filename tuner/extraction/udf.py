@@ -23,7 +23,9 @@ from tuner.spark.settings import is_local
 
 
 def worker_threads(spark: SparkSession) -> int:
-    """TensorFlow's threads in one Python worker, so that workers × threads = cores."""
+    """TensorFlow's threads in one Python worker, so that workers × threads = cores; 1 on Spark Connect."""
+    if is_remote():
+        return 1
     context = spark.sparkContext
     if is_local(context):
         return max(1, machine_cores() // context.defaultParallelism)

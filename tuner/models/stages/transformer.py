@@ -235,7 +235,7 @@ class NetworkTransformer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLW
             struct_reader(network) if isinstance(kind, StructType) else content_reader(network),
             output,
             batch_size=self._value(self.batchSize),
-            threads=1 if is_remote() else worker_threads(spark),
+            threads=worker_threads(spark),
             nulls=self._nulls,
         )
         result = f"_{self.uid}"

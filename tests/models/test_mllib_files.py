@@ -31,9 +31,10 @@ from tests.models.test_flavor import FRESH, ask_fresh
 from tests.models.test_pipeline import LABELS, png
 from tests.product.test_project import PYPROJECT, ROOT
 from tuner.models.class_names import ClassNames
-from tuner.models.featurizer import DeepImageFeaturizer, FeaturizerStage
+from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.format import FORMAT
 from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, new_uid, write_pipeline
+from tuner.models.stages.saving import NetworkStage
 from tuner.networks.resolution import Network
 
 ASKED = "PYSPARK_ASKED_FOR"  # a variable: the version that a run of these tests is meant for
@@ -281,7 +282,7 @@ def test_a_pipeline_is_written_as_mllib_writes_it(
 def stages_of(pipeline: PipelineModel, case: Case) -> list[Stage]:
     """The stages of a whole model, without MLlib."""
     featurizer, model, names = pipeline.stages
-    return [FeaturizerStage(featurizer), stage_of(model, case), PythonStage.of(names)]
+    return [NetworkStage(featurizer), stage_of(model, case), PythonStage.of(names)]
 
 
 @pytest.mark.long

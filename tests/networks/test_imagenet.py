@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tuner.base.errors import NetworkError
-from tuner.networks.imagenet import decode_predictions, imagenet_classes
+from tuner.networks.imagenet import check_head, check_top_k, decode_predictions, imagenet_classes
 
 DECODE = """
 import sys, keras, numpy as np
@@ -96,6 +96,16 @@ def test_what_is_no_probabilities_of_the_classes_is_refused(shape: tuple[int, ..
 def test_a_number_of_classes_that_are_not_there_is_refused(top_k: int) -> None:
     with pytest.raises(NetworkError, match=f"topK .* 1 to 1000, not {top_k}"):
         decode_predictions(np.zeros((1, 1000)), top_k)
+    with pytest.raises(NetworkError, match=f"topK .* 1 to 1000, not {top_k}"):
+        check_top_k(top_k)
+
+
+def test_a_network_without_the_head_is_refused() -> None:
+    check_head("ResNet50", 1000)
+    with pytest.raises(
+        NetworkError, match=r"^The network ResNet50 gives 2048 numbers an image, and ImageNet"
+    ):
+        check_head("ResNet50", 2048)
 
 
 def test_a_network_with_its_head_names_real_pictures(shared: Path) -> None:

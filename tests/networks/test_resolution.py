@@ -33,6 +33,11 @@ def resolve(store: Path, precision: Precision = "float32", **spec: object) -> Ne
     return resolve_network(NetworkSpec.model_validate(spec), precision, NetworkStore(store))
 
 
+def resolve_with_head(store: Path, **spec: object) -> Network:
+    named = NetworkSpec.model_validate(spec)
+    return resolve_network(named, "float32", NetworkStore(store), include_top=True)
+
+
 def features(backbone: Network, images: np.ndarray) -> np.ndarray:
     return load_network(backbone, Path(backbone.file), threads=1)(images)
 
@@ -289,15 +294,23 @@ def offline() -> Iterator[None]:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("offline")
-def test_offline_the_file_and_its_place_are_named(tmp_path: Path) -> None:
-    name = "nasnet_mobile_no_top.h5"  # not the last part of its URL
+@pytest.mark.parametrize(
+    ("find", "name", "url"),
+    [
+        (resolve, "nasnet_mobile_no_top.h5", "NASNet-mobile-no-top.h5"),
+        (resolve_with_head, "nasnet_mobile.h5", "NASNet-mobile.h5"),
+    ],
+    ids=["features", "head"],
+)
+def test_offline_the_file_and_its_place_are_named(find, name: str, url: str, tmp_path: Path) -> None:
+    """The file is not called as the last part of its URL."""
     if Path("~/.keras/models", name).expanduser().exists():
         pytest.skip(f"{name} was downloaded before")
     with pytest.raises(NetworkError) as caught:
-        resolve(tmp_path, name="NASNetMobile")
+        find(tmp_path, name="NASNetMobile")
     message = str(caught.value)
     assert "weights of NASNetMobile could not be downloaded" in message
-    assert "NASNet-mobile-no-top.h5 where" in message
+    assert f"{url} where" in message
     assert message.endswith(f"models as {name}.")
 
 
@@ -434,6 +447,46 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
 def test_what_a_network_cannot_be(spec: dict[str, object], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=sentence):
         resolve(tmp_path, **spec)
+
+
+# With its head for ImageNet's classes
+
+
+def test_the_head_s_outputs_are_1000_probabilities(mobilenet: Network, shared_store: Path) -> None:
+    with_head = resolve_with_head(
+        shared_store, name="MobileNetV2", weights="random", seed=3, input_size=SIDE
+    )
+    assert with_head.width == 1000
+    assert with_head.digest != mobilenet.digest
+    probability = features(with_head, noise(2, SIDE, SIDE, 3))
+    assert probability.shape == (2, 1000)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-5)
+    # Each is found again as what it is.
+    again = {"name": "MobileNetV2", "weights": "random", "seed": 3, "input_size": SIDE}
+    assert resolve_with_head(shared_store, **again).digest == with_head.digest
+    assert resolve(shared_store, **again).digest == mobilenet.digest
+
+
+def test_weights_of_a_file_may_have_the_head(
+    mobilenet: Network, shared_store: Path, tmp_path: Path
+) -> None:
+    drawn = {"name": "MobileNetV2", "weights": "random", "seed": 3, "input_size": SIDE}
+    with_head = resolve_with_head(shared_store, **drawn)
+    file = tmp_path / "with_head.weights.h5"
+    keras.saving.load_model(with_head.file).save_weights(file)
+    found = resolve_with_head(tmp_path, name="MobileNetV2", weights=str(file), input_size=SIDE)
+    assert found.digest == with_head.digest
+    keras.saving.load_model(mobilenet.file).save_weights(tmp_path / "without.weights.h5")
+    with pytest.raises(NetworkError, match=r"is not of MobileNetV2 with its top \(include_top=True\)"):
+        resolve_with_head(
+            tmp_path, name="MobileNetV2", weights=str(tmp_path / "without.weights.h5"), input_size=SIDE
+        )
+
+
+@pytest.mark.parametrize("name", ["GlyphNet", "GaborNet"])
+def test_what_was_not_trained_on_imagenet_has_no_head(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=f"^{name} was not trained on ImageNet, and has no head for its"):
+        resolve_with_head(tmp_path, name=name)
 
 
 # A network of one's own

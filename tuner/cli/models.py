@@ -4,30 +4,53 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from tuner.base.errors import ImageSourceError
 from tuner.cli.screen import Screen, stop_unread
 
 app = typer.Typer()
+
+_LISTED = 5  # of ImageNet's classes, as Keras and sparkdl list them
 
 Model = Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")]
 
 
 @app.command()
 def predict(
-    model: Model,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    top_k: Annotated[int, typer.Option(help="List so many of the likeliest classes, too.")] = 0,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model; none with --network."
+        ),
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or folders of them.", show_default=False)
+    ] = None,
+    network: Annotated[
+        str,
+        typer.Option(help="Name what is in the images by ImageNet's classes: EfficientNetLite0, ResNet50."),
+    ] = "",
+    top_k: Annotated[
+        int | None, typer.Option(help="List so many of the likeliest classes, too; 5 with --network.")
+    ] = None,
     output: Annotated[Literal["csv", "json"], typer.Option(help="How to write the rows.")] = "csv",
 ) -> None:
     """Predict the classes of image files; the rows go to standard output."""
-    from tuner.serving.prediction import predict_files
+    if not network and not images:
+        raise ImageSourceError("There are no images to predict: give them after the model.")
+    from tuner.serving.prediction import classify_files, predict_files
 
     console = Screen(stderr=True, highlight=False)
+    how: dict[str, Any] = {"output": output, "out": sys.stdout, "console": console}
     try:
-        unread = predict_files(model, images, top_k=top_k, output=output, out=sys.stdout, console=console)
+        if network:
+            top_k = _LISTED if top_k is None else top_k
+            unread = classify_files(network, [Path(model), *(images or [])], top_k=top_k, **how)
+        else:
+            unread = predict_files(model, images or [], top_k=top_k or 0, **how)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough
         stop_unread(sys.stdout)

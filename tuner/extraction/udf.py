@@ -1,17 +1,20 @@
-"""Images → features on Spark's workers: what the transformer and the feature cache share."""
+"""Images through a network on Spark's workers: what the transformers and the feature cache share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.utils import is_remote
 
+from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
 from tuner.base.uris import file_uri
 from tuner.networks.inference import Read, featurize
@@ -20,7 +23,9 @@ from tuner.spark.settings import is_local
 
 
 def worker_threads(spark: SparkSession) -> int:
-    """TensorFlow's threads in one Python worker, so that workers × threads = cores."""
+    """TensorFlow's threads in one Python worker, so that workers × threads = cores; 1 on Spark Connect."""
+    if is_remote():
+        return 1
     context = spark.sparkContext
     if is_local(context):
         return max(1, machine_cores() // context.defaultParallelism)
@@ -39,12 +44,48 @@ def shipped_file(network: Network) -> Path:
     return file if file.exists() else Path(SparkFiles.get(file.name))
 
 
-def featurize_udf(
-    network: Network, read: Read, *, batch_size: int, threads: int, nulls: Any | None = None
-) -> Any:
-    """Make the column function: images → a struct of `features` and `error`, of which one is null.
+def check_function_name(name: str) -> None:
+    """Refuse what is no name of a SQL function.
 
-    `nulls` is an accumulator of the images that gave no features.
+    Raises
+    ------
+    ModelError
+        It has other signs than letters, digits and underscores.
+    """
+    if not name.isidentifier():
+        raise ModelError(f"{name!r} is not a name for a SQL function: use letters, digits and underscores.")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a column of images becomes.
+
+    Attributes
+    ----------
+    kind
+        Spark's type of an image's value, as in a schema's text.
+    column
+        Makes the values of the network's outputs, float32 of shape (width,) or None, of several images.
+    """
+
+    kind: str
+    column: Callable[[Sequence[np.ndarray | None]], pa.Array]
+
+
+def _values(rows: Sequence[np.ndarray | None]) -> pa.Array:
+    return pa.array(rows, pa.list_(pa.float32()))
+
+
+VALUES = Output("array<float>", _values)
+"""The network's output as it is."""
+
+
+def network_udf(
+    network: Network, read: Read, output: Output, *, batch_size: int, threads: int, nulls: Any | None = None
+) -> Any:
+    """Make the column function: images → a struct of `output` and `error`, of which one is null.
+
+    `nulls` is an accumulator of the images that gave no output.
     """
 
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
@@ -53,11 +94,11 @@ def featurize_udf(
             images = (value.as_py() for value in batch)
             rows = list(featurize(images, read, compute, batch_size))
             if nulls is not None:
-                nulls.add(sum(features is None for features, _ in rows))
-            features = pa.array([features for features, _ in rows], pa.list_(pa.float32()))
+                nulls.add(sum(values is None for values, _ in rows))
             errors = pa.array([error for _, error in rows], pa.string())
-            yield pa.StructArray.from_arrays([features, errors], ["features", "error"])
+            made = output.column([values for values, _ in rows])
+            yield pa.StructArray.from_arrays([made, errors], ["output", "error"])
 
     # Said to be nondeterministic, Spark neither repeats it for each use nor moves filters below it.
-    function: Any = arrow_udf(run, "features array<float>, error string")  # type: ignore[call-overload]
+    function: Any = arrow_udf(run, f"output {output.kind}, error string")  # type: ignore[call-overload]
     return function.asNondeterministic()

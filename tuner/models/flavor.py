@@ -29,12 +29,12 @@ from tuner.base import distribution
 from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.classifiers.linear import LinearHead
 from tuner.models import scorer
-from tuner.models.featurizer import FeaturizerStage
 from tuner.models.format import FORMAT
 from tuner.models.loading import FLAVOR
 from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, write_pipeline
 from tuner.models.pipeline import stages_of
 from tuner.models.scorer import write_scorer
+from tuner.models.stages.saving import NetworkStage
 from tuner.networks.resolution import Network
 from tuner.tracking.run_log import RunLog
 
@@ -163,7 +163,7 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
         isMultinomial=len(model.head.coefficients) > 1,
         params=model.params,
     )
-    stages = (FeaturizerStage(featurizer), classifier, PythonStage.of(names))
+    stages = (NetworkStage(featurizer), classifier, PythonStage.of(names))
     write_pipeline(folder / scorer.PIPELINE_FOLDER, stages)
     write_scorer(folder / scorer.FOLDER, model.network, model.head, model.labels, model.uri)
     mlflow_model.signature = SIGNATURE

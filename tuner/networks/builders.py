@@ -27,13 +27,14 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 _BLOCK = 2**16
 
 
-def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
+def build_with_imagenet(name: str, input_size: tuple[int, int], *, include_top: bool = False) -> Any:
     """Build a network with its ImageNet weights: Keras downloads them once, or a package holds them.
 
     Returns
     -------
     keras.Model
-        ``(n, height, width, 3)`` → ``(n, features)``: without the top, average-pooled.
+        ``(n, height, width, 3)`` → ``(n, features)``: without the top, average-pooled; with it,
+        ``(n, 1000)``, the probabilities of ImageNet's classes.
 
     Raises
     ------
@@ -42,14 +43,16 @@ def build_with_imagenet(name: str, input_size: tuple[int, int]) -> Any:
         the file and where to put it.
     """
     if name in LITE_NETWORKS:
-        network = _build_lite(name, input_size)
+        network = _build_lite(name, input_size, include_top)
         load_imagenet_weights(network, name)
         return network
     with _downloads_that_end():
-        return _build(name, input_size, "imagenet")
+        return _build(name, input_size, "imagenet", include_top)
 
 
-def build_with_random_weights(name: str, input_size: tuple[int, int], seed: int) -> Any:
+def build_with_random_weights(
+    name: str, input_size: tuple[int, int], seed: int, *, include_top: bool = False
+) -> Any:
     """Build a network with its own initializers; the same seed gives the same weights.
 
     Raises
@@ -62,11 +65,13 @@ def build_with_random_weights(name: str, input_size: tuple[int, int], seed: int)
         return build_glyphnet(seed)
     with _seeded(seed):
         if name in LITE_NETWORKS:
-            return _build_lite(name, input_size)
-        return _build(name, input_size, None)
+            return _build_lite(name, input_size, include_top)
+        return _build(name, input_size, None, include_top)
 
 
-def build_with_weights_of(name: str, input_size: tuple[int, int], file: Path) -> Any:
+def build_with_weights_of(
+    name: str, input_size: tuple[int, int], file: Path, *, include_top: bool = False
+) -> Any:
     """Build a network and load its weights from a ``.h5``, ``.weights.h5`` or ``.keras`` file.
 
     Raises
@@ -74,15 +79,15 @@ def build_with_weights_of(name: str, input_size: tuple[int, int], file: Path) ->
     NetworkError
         Keras does not allow the input size, or the file is of another architecture.
     """
-    network = build_with_random_weights(name, input_size, seed=0)
+    network = build_with_random_weights(name, input_size, seed=0, include_top=include_top)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of parts of what it then refuses
             network.load_weights(file)
     except Exception as error:  # a file from outside can fail in any way
         raise NetworkError(
-            f"The weights file {file} is not of {name} without its top (include_top=False): "
-            f"{first_sentence(error)}."
+            f"The weights file {file} is not of {name} {'with' if include_top else 'without'} its top "
+            f"(include_top={include_top}): {first_sentence(error)}."
         ) from error
     return network
 
@@ -102,15 +107,17 @@ def network_digest(network: Any, name: str, input_size: tuple[int, int]) -> str:
     return digest.hexdigest()
 
 
-def _build_lite(name: str, input_size: tuple[int, int]) -> Any:
+def _build_lite(name: str, input_size: tuple[int, int], include_top: bool) -> Any:
     import_keras()
-    return build_efficientnet_lite(name, input_size)
+    return build_efficientnet_lite(name, input_size, include_top=include_top)
 
 
-def _build(name: str, input_size: tuple[int, int], weights: str | None) -> Any:
+def _build(name: str, input_size: tuple[int, int], weights: str | None, include_top: bool) -> Any:
     builder = getattr(import_keras().applications, name)
     try:
-        return builder(include_top=False, weights=weights, input_shape=(*input_size, 3), pooling="avg")
+        return builder(
+            include_top=include_top, weights=weights, input_shape=(*input_size, 3), pooling="avg"
+        )
     except Exception as error:  # Keras raises a plain Exception when a download fails
         download = _failed_download(error)
         if download is not None:

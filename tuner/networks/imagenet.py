@@ -50,10 +50,43 @@ def decode_predictions(probability: np.ndarray, top_k: int = 5) -> list[list[tup
             f"ImageNet's classes need probabilities of shape (n, {len(classes)}), not {probability.shape}: "
             "those of a network with its head."
         )
-    if not 1 <= top_k <= len(classes):
-        raise NetworkError(f"topK is the number of classes to name, 1 to {len(classes)}, not {top_k}.")
+    check_top_k(top_k)
     likeliest = np.argsort(-probability, axis=1, kind="stable")[:, :top_k]
     return [
         [(*classes[place], float(row[place])) for place in places]
         for row, places in zip(probability, likeliest, strict=True)
     ]
+
+
+def check_top_k(top_k: int) -> None:
+    """Refuse a number of classes to name that is out of its range.
+
+    Raises
+    ------
+    NetworkError
+        It is less than 1, or more than there are.
+    """
+    known = len(imagenet_classes())
+    if not 1 <= top_k <= known:
+        raise NetworkError(f"topK is the number of classes to name, 1 to {known}, not {top_k}.")
+
+
+def check_head(name: str, width: int) -> None:
+    """Refuse a network that does not give the probabilities of ImageNet's classes.
+
+    Parameters
+    ----------
+    name, width
+        Of the network: what it is called, and how many outputs it has.
+
+    Raises
+    ------
+    NetworkError
+        It has another number of outputs.
+    """
+    known = len(imagenet_classes())
+    if width != known:
+        raise NetworkError(
+            f"The network {name} gives {width} numbers an image, and ImageNet has {known} classes: give "
+            "one with its head (include_top=True)."
+        )

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +113,7 @@ class _Wanted:
     preprocessing: Preprocessing
     file: Path = Path()
     seed: int = 0
+    include_top: bool = False  # with its head for ImageNet's classes
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -124,12 +125,19 @@ class _Wanted:
             weights = {"weights": file_digest(self.file)}
         if self.kind == "random":
             weights["seed"] = self.seed
+        if self.include_top:
+            weights["include_top"] = True
         keras = importlib.metadata.version("keras")
         return {"name": self.name, **weights, "input_size": self.input_size, "keras": keras}
 
 
 def resolve_network(
-    spec: NetworkSpec, precision: Precision, store: NetworkStore, decoding: Decoding = DEFAULT_DECODING
+    spec: NetworkSpec,
+    precision: Precision,
+    store: NetworkStore,
+    decoding: Decoding = DEFAULT_DECODING,
+    *,
+    include_top: bool = False,
 ) -> Network:
     """Find, build or load a network, and store it for the workers.
 
@@ -145,15 +153,19 @@ def resolve_network(
         Where it is looked for and kept.
     decoding : Decoding
         How its images shall be decoded.
+    include_top : bool
+        With the head for ImageNet's 1,000 classes: its outputs are probabilities, not features. A network
+        of one's own is taken as it is.
 
     Raises
     ------
     NetworkError
-        The name, weights, file, input size or precision cannot work, or the weights cannot be had.
+        The name, weights, file, input size or precision cannot work, the weights cannot be had, or there
+        is no such head.
     CacheError
         The store cannot be written.
     """
-    wanted = _checked(spec, precision)
+    wanted = _checked(spec, precision, include_top)
     stored = store.recall(wanted.identity) or store.make_once(wanted.identity, lambda: _make(wanted, store))
     return _network(wanted, stored, precision, store, decoding)
 
@@ -199,8 +211,11 @@ def _open_once(file: Path, input_size: tuple[int, int], precision: Precision) ->
     return open_network(file, input_size, precision)
 
 
-def _checked(spec: NetworkSpec, precision: Precision) -> _Wanted:
+def _checked(spec: NetworkSpec, precision: Precision, include_top: bool = False) -> _Wanted:
     wanted = _wanted(spec)
+    if include_top and spec.file is None:
+        _check_head(find_architecture(spec.name))
+        wanted = replace(wanted, include_top=True)
     if wanted.kind == "network":
         check_precision(wanted.file, precision)
     return wanted
@@ -280,6 +295,14 @@ def _check_embedded(network: Architecture, weights: str, size: tuple[int, int]) 
         )
 
 
+def _check_head(network: Architecture) -> None:
+    if network.weights == "embedded":
+        raise NetworkError(
+            f"{network.name} was not trained on ImageNet, and has no head for its classes: take another "
+            "network, such as EfficientNetLite0."
+        )
+
+
 def _make(wanted: _Wanted, store: NetworkStore) -> StoredNetwork:
     if wanted.kind == "network":
         return _keep_file(wanted, store)
@@ -290,10 +313,14 @@ def _make(wanted: _Wanted, store: NetworkStore) -> StoredNetwork:
 
 def _build(wanted: _Wanted) -> Any:
     if wanted.kind == "imagenet":
-        return build_with_imagenet(wanted.name, wanted.input_size)
+        return build_with_imagenet(wanted.name, wanted.input_size, include_top=wanted.include_top)
     if wanted.kind == "random":
-        return build_with_random_weights(wanted.name, wanted.input_size, wanted.seed)
-    return build_with_weights_of(wanted.name, wanted.input_size, wanted.file)
+        return build_with_random_weights(
+            wanted.name, wanted.input_size, wanted.seed, include_top=wanted.include_top
+        )
+    return build_with_weights_of(
+        wanted.name, wanted.input_size, wanted.file, include_top=wanted.include_top
+    )
 
 
 def _keep_file(wanted: _Wanted, store: NetworkStore) -> StoredNetwork:

@@ -1,12 +1,12 @@
-"""Predict the classes of image files with a logged or registered model: what `tuner predict` does."""
+"""Predict the classes of image files, by a model or by ImageNet's network: what `tuner predict` does."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import pandas as pd
 from rich.console import Console
@@ -17,16 +17,25 @@ from tuner.base.errors import ImageSourceError, ModelError
 from tuner.base.uris import expanded
 from tuner.images.files import files_below, path_text, read_file
 from tuner.models.loading import load_model
-from tuner.models.scorer import Scorer
+from tuner.serving.imagenet import LISTED, ImageNetScorer
 
 _BATCH = 64
 Output = Literal["csv", "json"]
 
 
+class Answers(Protocol):
+    """What gives answers: a model's `Scorer`, or an `ImageNetScorer`."""
+
+    labels: tuple[str, ...]
+
+    def answer(self, contents: Sequence[bytes | None], top_k: int = 0) -> pd.DataFrame:
+        """A row for each image: `prediction`, `probability`, `error` and, if asked for, `top_k`."""
+
+
 def predict_files(
     model_uri: str, places: Sequence[Path], *, top_k: int, output: Output, out: TextIO, console: Console
 ) -> int:
-    """Write a row for each image file; a row is written as soon as it is known.
+    """Write a row for each image file, by a model that a search logged; as it is known.
 
     Parameters
     ----------
@@ -52,10 +61,48 @@ def predict_files(
         The model cannot be loaded, a path does not exist, there are no files or, once their rows are
         written, none of them can be read.
     """
+    listed = ("label", "probability")
+    return _predict(lambda: load_model(model_uri), places, top_k, listed, output, out, console)
+
+
+def classify_files(
+    network: str, places: Sequence[Path], *, top_k: int, output: Output, out: TextIO, console: Console
+) -> int:
+    """Write a row for each image file, by a network with its own head for ImageNet's classes.
+
+    Parameters
+    ----------
+    network
+        A name of the table of networks.
+    places, top_k, output, out, console
+        As of `predict_files`; with `top_k` there is class_1, … beside label_1, …: the classes' ids.
+
+    Returns
+    -------
+    The number of files that cannot be read; each has its reason in its row.
+
+    Raises
+    ------
+    InvalidInput
+        The network or its weights cannot be had, or as of `predict_files`.
+    """
+    return _predict(lambda: ImageNetScorer.of(network), places, top_k, LISTED, output, out, console)
+
+
+def _predict(
+    open_scorer: Callable[[], Answers],
+    places: Sequence[Path],
+    top_k: int,
+    listed: Sequence[str],
+    output: Output,
+    out: TextIO,
+    console: Console,
+) -> int:
+    """`listed`: what is known of each of the likeliest classes."""
     if top_k < 0:
         raise ModelError(f"--top-k is {top_k}: it must be 0 or more.")
     files = _files(places)
-    scorer = load_model(model_uri)
+    scorer = open_scorer()
     top_k = min(top_k, len(scorer.labels))
     unread = 0
     write = _write_csv if output == "csv" else _write_json
@@ -71,7 +118,7 @@ def predict_files(
                 yield table
                 progress.advance(task, len(batch))
 
-        write(tables(), top_k, out)
+        write(tables(), [f"{name}_{place + 1}" for place in range(top_k) for name in listed], out)
     if unread == len(files):
         raise ImageSourceError(
             f"None of the {unread} file(s) can be read as an image: see the reasons in the column {ERROR}."
@@ -109,7 +156,7 @@ def sample_files(places: Sequence[Path]) -> list[bytes]:
     return [content for content in contents if content is not None]
 
 
-def _answer(scorer: Scorer, files: Sequence[Path], top_k: int) -> pd.DataFrame:
+def _answer(scorer: Answers, files: Sequence[Path], top_k: int) -> pd.DataFrame:
     read = [read_file(str(file)) for file in files]
     table = scorer.answer([content for content, _ in read], top_k)
     table[ERROR] = [problem or error for (_, problem), error in zip(read, table[ERROR], strict=True)]
@@ -117,7 +164,7 @@ def _answer(scorer: Scorer, files: Sequence[Path], top_k: int) -> pd.DataFrame:
     return table
 
 
-def _write_json(tables: Iterator[pd.DataFrame], _: int, out: TextIO) -> None:
+def _write_json(tables: Iterator[pd.DataFrame], _: Sequence[str], out: TextIO) -> None:
     separator = "[\n"
     escaped = (out.encoding or "utf-8").lower() not in (
         "utf-8",
@@ -130,9 +177,7 @@ def _write_json(tables: Iterator[pd.DataFrame], _: int, out: TextIO) -> None:
     out.write("\n]\n")
 
 
-def _write_csv(tables: Iterator[pd.DataFrame], top_k: int, out: TextIO) -> None:
-    places = range(1, top_k + 1)
-    extra = [name for place in places for name in (f"label_{place}", f"probability_{place}")]
+def _write_csv(tables: Iterator[pd.DataFrame], extra: Sequence[str], out: TextIO) -> None:
     writer = csv.DictWriter(out, [PATH, PREDICTION, PROBABILITY, ERROR, *extra])
     writer.writeheader()
     for table in tables:
@@ -140,8 +185,8 @@ def _write_csv(tables: Iterator[pd.DataFrame], top_k: int, out: TextIO) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """One row of the CSV: the prediction's own probability, and a pair of columns for each likely class."""
+    """One row of the CSV: the prediction's own probability, and columns for each likely class."""
     flat = row | {PROBABILITY: max(row[PROBABILITY]) if row[PROBABILITY] else None}
     for place, likely in enumerate(flat.pop(TOP_K, None) or [], start=1):
-        flat |= {f"label_{place}": likely["label"], f"probability_{place}": likely["probability"]}
+        flat |= {f"{name}_{place}": value for name, value in likely.items()}
     return flat

@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 
 from tuner.base.columns import ERROR, PREDICTION, PROBABILITY
-from tuner.base.errors import ModelError
+from tuner.extraction.udf import check_function_name
 from tuner.models.loading import check_model
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def register_sql_function(spark: SparkSession, name: str, model_uri: str) -> Any
     ModelError
         There is no such model, another tool made it, or the function's name is none.
     """
-    if not name.isidentifier():
-        raise ModelError(f"{name!r} is not a name for a SQL function: use letters, digits and underscores.")
+    check_function_name(name)
     check_model(model_uri)
     log = logging.getLogger("mlflow.pyfunc")
     level = log.level

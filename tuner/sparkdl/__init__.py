@@ -1,0 +1,1 @@
+"""What scripts written for sparkdl call beside its featurizer, under its names."""

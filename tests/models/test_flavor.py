@@ -7,8 +7,10 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import keras
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.models import Model
 from mlflow.pyfunc import PythonModel
@@ -19,7 +21,15 @@ from pyspark.sql import DataFrame, SparkSession
 
 import tuner
 from tests.conftest import FinishedSearch
-from tests.helpers.models import CHAMPION, NO_IMAGES, ODD_IMAGES, assemble, contents_frame, letter_files
+from tests.helpers.models import (
+    CHAMPION,
+    NO_IMAGES,
+    ODD_IMAGES,
+    assemble,
+    contents_frame,
+    letter_files,
+    random_head,
+)
 from tests.models.test_pipeline import LABELS, png
 from tuner.base.errors import ModelError
 from tuner.classifiers.parameters import TrialParams
@@ -28,6 +38,7 @@ from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.flavor import FittedModel, log_model, requirements, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
 from tuner.models.pipeline import classifier_params, fit_classifier, head_of
+from tuner.models.scorer import Scorer
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.tracking.run_log import RunLog
@@ -222,6 +233,24 @@ def logged(model: FittedModel, example: bytes, folder: Path) -> tuple[Path, str]
         f"models:/{model_id}", dst_path=str(folder / "copy"), tracking_uri=uri
     )
     return Path(copy), run.run_id
+
+
+@pytest.mark.parametrize(("pooling", "width"), [("avg", 4), ("max", 4), ("none", 15 * 15 * 4)])
+def test_both_faces_pool_alike(pooling: str, width: int, spark: SparkSession, tmp_path: Path) -> None:
+    pixels = keras.Input((32, 32, 3))
+    keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels)).save(tmp_path / "map.keras")
+    own = {"name": "map", "file": tmp_path / "map.keras", "input_size": 32, "preprocessing": "unit"}
+    spec = NetworkSpec(**own, pooling=pooling)
+    network = resolve_network(spec, "float32", NetworkStore(tmp_path / "networks"))
+    assert network.width == width
+    model = FittedModel(network, random_head(3, width), {"maxIter": 1}, ["A", "B", "C"])
+    images = [*ODD_IMAGES.values(), *NO_IMAGES.values()]
+    folder, _ = logged(model, ODD_IMAGES["PNG RGB"], tmp_path)
+    scorer = Scorer.load(folder)
+    assert scorer.network.pooling == pooling
+    answers = scorer.predict(pd.DataFrame({"content": images})).to_dict("records")
+    assert_alike(answers, mlflow.spark.load_model(str(folder)).transform(contents_frame(spark, images)))
+    assert len({answer["prediction"] for answer in answers}) > 1
 
 
 @pytest.mark.long

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import importlib
 import io
 import json
@@ -23,6 +24,7 @@ from tuner.base.choices import Precision
 from tuner.base.errors import CacheError, NetworkError
 from tuner.experiment.schema import NetworkSpec
 from tuner.images.decoding import load_input
+from tuner.networks.efficientnet_lite import build_efficientnet_lite
 from tuner.networks.resolution import NETWORKS, Network, load_network, recall_network, resolve_network
 from tuner.networks.store import NetworkStore
 
@@ -106,6 +108,69 @@ def test_features_of_unit_preprocessing_equal_those_of_keras(shared_store: Path)
     expected = np.asarray(network(keras.utils.img_to_array(loaded)[None] / 255))
     image = load_input(content.getvalue(), backbone.input_size, backbone.preprocessing)
     assert_close(features(backbone, image[None]), expected)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "none"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV2",
+        pytest.param("ConvNeXtTiny", marks=pytest.mark.long),  # it normalizes what it has pooled
+        pytest.param("EfficientNetLite0", marks=pytest.mark.long),
+    ],
+)
+def test_each_pooling_is_that_of_keras(name: str, pooling: str, shared_store: Path) -> None:
+    keras.utils.set_random_seed(3)
+    options = {"pooling": None if pooling == "none" else pooling, "include_top": False}
+    if name in NETWORKS and NETWORKS[name].module.startswith("tuner"):
+        network = build_efficientnet_lite(name, (SIDE, SIDE), **options)
+    else:
+        builder = getattr(keras.applications, name)
+        network = builder(weights=None, input_shape=(SIDE, SIDE, 3), **options)
+    images = noise(2, SIDE, SIDE, 3)
+    expected = np.asarray(network(images)).reshape(2, -1)
+    backbone = resolve(shared_store, name=name, weights="random", seed=3, input_size=SIDE, pooling=pooling)
+    assert (backbone.pooling, backbone.width) == (pooling, expected.shape[1])
+    assert backbone.width == NETWORKS[name].width * (9 if pooling == "none" else 1)
+    assert_close(features(backbone, images), expected)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "none"])
+def test_the_map_of_a_network_of_one_s_own_is_pooled(tmp_path: Path, pooling: str) -> None:
+    pixels = keras.Input((12, 10, 3))
+    network = keras.Model(pixels, keras.layers.Conv2D(4, 3)(pixels))
+    network.save(tmp_path / "own.keras")
+    images = noise(3, 12, 10, 3)
+    features_map = np.asarray(network(images))
+    expected = {
+        "avg": features_map.mean((1, 2)),
+        "max": features_map.max((1, 2)),
+        "none": features_map.reshape(3, -1),
+    }[pooling]
+    own = {"name": "own", "file": tmp_path / "own.keras", "preprocessing": "tf", "input_size": (12, 10)}
+    found = resolve(tmp_path, **own, pooling=pooling)
+    assert found.width == expected.shape[1]
+    assert_close(features(found, images), expected)
+    assert_close(features(Network.from_dict(found.to_dict()), images), expected)
+
+
+def test_each_pooling_has_a_key_of_its_own_and_the_average_its_old_one(mobilenet: Network) -> None:
+    decides = [mobilenet.digest, mobilenet.input_size, "tf", "float32", 2]
+    assert mobilenet.key == hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+    assert mobilenet.pooling == "avg"
+    keys = {dataclasses.replace(mobilenet, pooling=pooling).key for pooling in ("avg", "max", "none")}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("pooling", ["max", "none"])
+def test_a_vector_is_not_pooled(tmp_path: Path, pooling: str) -> None:
+    pixels = keras.Input((8, 8, 3))
+    keras.Model(pixels, keras.layers.GlobalMaxPooling2D()(pixels)).save(tmp_path / "own.keras")
+    own = {"name": "own", "file": tmp_path / "own.keras", "preprocessing": "tf", "input_size": 8}
+    for spec in ({"name": "GlyphNet"}, {"name": "GlyphNet", "weights": "random"}, own):
+        with pytest.raises(NetworkError, match=f"{spec['name']} gives one vector .*: leave out"):
+            resolve(tmp_path, **spec, pooling=pooling)
+        assert resolve(tmp_path, **spec, pooling="avg").width > 0
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,11 @@ def network(folder: Path, spatial: bool) -> Path:
     return file
 
 
-def small_scorer(folder: Path, mode: str, labels: tuple[str, ...], spatial: bool = False) -> Scorer:
+def small_scorer(
+    folder: Path, mode: str, labels: tuple[str, ...], spatial: bool = False, pooling: str = "avg"
+) -> Scorer:
     file = network(folder, spatial)
-    spec = NetworkSpec(name="small", file=file, input_size=SIDE, preprocessing=mode)
+    spec = NetworkSpec(name="small", file=file, input_size=SIDE, preprocessing=mode, pooling=pooling)
     backbone = resolve_network(spec, "float32", NetworkStore(folder / "store"))
     # Features of pixels up to 255 are large: the classifier's margins shall not be.
     head = random_head(len(labels), backbone.width)
@@ -95,6 +97,16 @@ def test_both_forms_answer_as_the_model_does(mode: str, labels: tuple[str, ...],
     assert [name.decode() for name in answer["prediction"].tolist()] == names
     np.testing.assert_allclose(answer["probability"], expected, rtol=0, atol=1e-5)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model", "model.keras"]
+
+
+@pytest.mark.parametrize("form", ["keras", "savedmodel"])
+@pytest.mark.parametrize(("pooling", "width"), [("avg", 8), ("max", 8), ("none", 11 * 9 * 8)])
+def test_an_export_pools_as_the_model_does(pooling: str, width: int, form: str, tmp_path: Path) -> None:
+    scorer = small_scorer(tmp_path, "unit", ODD_LABELS, spatial=True, pooling=pooling)
+    assert scorer.network.width == width
+    done = export_model(scorer, tmp_path / f"model.{form}", form, EXACT)
+    assert (done.images, done.disagreements) == (5, 0)
+    assert done.difference < 1e-6
 
 
 def test_the_saved_model_reads_what_tensorflow_reads_and_the_rest_is_counted(tmp_path: Path) -> None:

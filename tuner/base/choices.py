@@ -7,6 +7,7 @@ from typing import Literal
 
 Preprocessing = Literal["tf", "caffe", "torch", "unit", "none"]
 Precision = Literal["float32", "bfloat16"]
+Pooling = Literal["avg", "max", "none"]  # what becomes of a network's last map; none: it is flattened
 GivenSplit = Literal["folders"]  # where images say which part of a split they are
 Transparent = Literal["white", "black"]  # what transparent pictures are laid on
 Metric = Literal["accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"]

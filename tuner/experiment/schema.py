@@ -22,6 +22,7 @@ from tuner.base.choices import (
     Decoding,
     GivenSplit,
     Metric,
+    Pooling,
     Precision,
     Preprocessing,
     Transparent,
@@ -105,7 +106,7 @@ class NetworkSpec(Frozen):
 
     `weights` is `imagenet`, `random` (with `seed`) or a path to a `.h5` or `.keras` file, for a network
     of the table; `file` is a network of one's own (`.keras` or a SavedModel folder), which needs
-    `input_size` (height, width in pixels) and `preprocessing`.
+    `input_size` (height, width in pixels) and `preprocessing`. `pooling` is what becomes of its last map.
     """
 
     name: str = Field(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -114,6 +115,7 @@ class NetworkSpec(Frozen):
     file: PathOf | None = None
     input_size: tuple[int, int] | None = None
     preprocessing: Preprocessing | None = None
+    pooling: Pooling = "avg"
 
     @field_validator("input_size", mode="before")
     @classmethod

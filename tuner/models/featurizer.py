@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 from pyspark import keyword_only
 from pyspark.ml.functions import array_to_vector
@@ -10,6 +10,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from tuner.base.choices import Pooling
 from tuner.extraction.udf import VALUES
 from tuner.models.stages.transformer import NetworkTransformer
 from tuner.networks.resolution import Network
@@ -34,6 +35,8 @@ class DeepImageFeaturizer(NetworkTransformer):
         pixels and its preprocessing (`tf`, `caffe`, `torch`, `unit`, `none`).
     precision
         `float32` (default) or `bfloat16`.
+    pooling
+        What becomes of the network's last map: `avg` (default), `max`, or `none`: it is flattened.
     transparent, maxValue
         The ground on which transparent pictures are laid, `white` (default) or `black`; and what stands for
         white where an image's values could go beyond it (default: the most that its format holds).
@@ -55,10 +58,12 @@ class DeepImageFeaturizer(NetworkTransformer):
     The transformer of the same name in github.com/databricks/spark-deep-learning.
     """
 
+    pooling = Param(Params._dummy(), "pooling", "avg, max or none", TypeConverters.toString)
     handleInvalid = Param(Params._dummy(), "handleInvalid", "null or keep", TypeConverters.toString)
 
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **NetworkTransformer._choices,
+        "pooling": get_args(Pooling),
         "handleInvalid": ("null", "keep"),
     }
 
@@ -75,6 +80,7 @@ class DeepImageFeaturizer(NetworkTransformer):
         inputSize: list[int] | None = None,
         preprocessing: str | None = None,
         precision: str | None = None,
+        pooling: str | None = None,
         transparent: str | None = None,
         maxValue: float | None = None,
         batchSize: int | None = None,
@@ -84,8 +90,16 @@ class DeepImageFeaturizer(NetworkTransformer):
         modelUri: str | None = None,
     ) -> None:
         super().__init__()
-        self._setDefault(handleInvalid="null")
+        self._setDefault(handleInvalid="null", pooling="avg")
         self.setParams(**self._input_kwargs)  # type: ignore[attr-defined]  # set by keyword_only
+
+    def describe(self, network: Network) -> None:
+        """Set what identifies a network anywhere, with what becomes of its last map."""
+        super().describe(network)
+        self._set(pooling=network.pooling)
+
+    def _pooling(self) -> Pooling:
+        return cast("Pooling", self.getOrDefault(self.pooling))
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         return self._through_network(dataset, VALUES)

@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuner.base.choices import Precision, Preprocessing, Transparent
+from tuner.base.choices import Pooling, Precision, Preprocessing, Transparent
 from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
@@ -70,6 +70,7 @@ class _Description(BaseModel):
     file_digest: str  # of the network's file, where MLflow has it
     transparent: Transparent = "white"
     max_value: float | None = None
+    pooling: Pooling = "avg"
     uri: str | None = None  # where MLflow has the network, if the model does not carry it
 
     def network(self, file: str) -> Network:

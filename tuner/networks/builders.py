@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.base.choices import Pooling
 from tuner.base.errors import NetworkError
 from tuner.base.files import write_aside
 from tuner.base.wording import first_sentence
@@ -27,14 +28,17 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 _BLOCK = 2**16
 
 
-def build_with_imagenet(name: str, input_size: tuple[int, int], *, include_top: bool = False) -> Any:
+def build_with_imagenet(
+    name: str, input_size: tuple[int, int], *, include_top: bool = False, pooling: Pooling = "avg"
+) -> Any:
     """Build a network with its ImageNet weights: Keras downloads them once, or a package holds them.
 
     Returns
     -------
     keras.Model
-        ``(n, height, width, 3)`` → ``(n, features)``: without the top, average-pooled; with it,
-        ``(n, 1000)``, the probabilities of ImageNet's classes.
+        ``(n, height, width, 3)`` → ``(n, features)``: without the top, pooled, or with ``none`` the last
+        map, ``(n, rows, columns, channels)``; with the top, ``(n, 1000)``, the probabilities of ImageNet's
+        classes.
 
     Raises
     ------
@@ -43,15 +47,20 @@ def build_with_imagenet(name: str, input_size: tuple[int, int], *, include_top: 
         the file and where to put it.
     """
     if name in LITE_NETWORKS:
-        network = _build_lite(name, input_size, include_top)
+        network = _build_lite(name, input_size, include_top, pooling)
         load_imagenet_weights(network, name)
         return network
     with _downloads_that_end():
-        return _build(name, input_size, "imagenet", include_top)
+        return _build(name, input_size, "imagenet", include_top, pooling)
 
 
 def build_with_random_weights(
-    name: str, input_size: tuple[int, int], seed: int, *, include_top: bool = False
+    name: str,
+    input_size: tuple[int, int],
+    seed: int,
+    *,
+    include_top: bool = False,
+    pooling: Pooling = "avg",
 ) -> Any:
     """Build a network with its own initializers; the same seed gives the same weights.
 
@@ -65,12 +74,17 @@ def build_with_random_weights(
         return build_glyphnet(seed)
     with _seeded(seed):
         if name in LITE_NETWORKS:
-            return _build_lite(name, input_size, include_top)
-        return _build(name, input_size, None, include_top)
+            return _build_lite(name, input_size, include_top, pooling)
+        return _build(name, input_size, None, include_top, pooling)
 
 
 def build_with_weights_of(
-    name: str, input_size: tuple[int, int], file: Path, *, include_top: bool = False
+    name: str,
+    input_size: tuple[int, int],
+    file: Path,
+    *,
+    include_top: bool = False,
+    pooling: Pooling = "avg",
 ) -> Any:
     """Build a network and load its weights from a ``.h5``, ``.weights.h5`` or ``.keras`` file.
 
@@ -79,7 +93,7 @@ def build_with_weights_of(
     NetworkError
         Keras does not allow the input size, or the file is of another architecture.
     """
-    network = build_with_random_weights(name, input_size, seed=0, include_top=include_top)
+    network = build_with_random_weights(name, input_size, 0, include_top=include_top, pooling=pooling)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of parts of what it then refuses
@@ -107,17 +121,20 @@ def network_digest(network: Any, name: str, input_size: tuple[int, int]) -> str:
     return digest.hexdigest()
 
 
-def _build_lite(name: str, input_size: tuple[int, int], include_top: bool) -> Any:
+def _build_lite(name: str, input_size: tuple[int, int], include_top: bool, pooling: Pooling) -> Any:
     import_keras()
-    return build_efficientnet_lite(name, input_size, include_top=include_top)
+    kept = None if pooling == "none" else pooling
+    return build_efficientnet_lite(name, input_size, include_top=include_top, pooling=kept)
 
 
-def _build(name: str, input_size: tuple[int, int], weights: str | None, include_top: bool) -> Any:
+def _build(
+    name: str, input_size: tuple[int, int], weights: str | None, include_top: bool, pooling: Pooling
+) -> Any:
+    # Keras pools, not we: ConvNeXt normalizes what it has pooled.
+    how = {"pooling": None if pooling == "none" else pooling, "input_shape": (*input_size, 3)}
     builder = getattr(import_keras().applications, name)
     try:
-        return builder(
-            include_top=include_top, weights=weights, input_shape=(*input_size, 3), pooling="avg"
-        )
+        return builder(include_top=include_top, weights=weights, **how)
     except Exception as error:  # Keras raises a plain Exception when a download fails
         download = _failed_download(error)
         if download is not None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.base.choices import Precision
+from tuner.base.choices import Pooling, Precision
 from tuner.base.errors import NetworkError
 from tuner.base.files import files_of
 from tuner.base.wording import first_sentence
@@ -105,7 +105,9 @@ def limit_threads(threads: int) -> None:
         return
 
 
-def open_network(file: Path, input_size: tuple[int, int], precision: Precision) -> FeatureFunction:
+def open_network(
+    file: Path, input_size: tuple[int, int], precision: Precision, pooling: Pooling = "avg"
+) -> FeatureFunction:
     """Open a network without running anything that it brings along but its graph.
 
     Parameters
@@ -116,12 +118,14 @@ def open_network(file: Path, input_size: tuple[int, int], precision: Precision) 
         Height and width in pixels.
     precision : {"float32", "bfloat16"}
         What the layers compute in; the features are float32 in any case.
+    pooling : {"avg", "max", "none"}
+        What becomes of an output of four dimensions: its average or maximum over height and width, or all
+        of it, flattened row by row with the channels last.
 
     Returns
     -------
     Callable
-        ``(n, height, width, 3)`` float32, preprocessed → ``(n, width)`` float32; an output of four
-        dimensions is averaged over height and width.
+        ``(n, height, width, 3)`` float32, preprocessed → ``(n, width)`` float32.
 
     Raises
     ------
@@ -133,9 +137,9 @@ def open_network(file: Path, input_size: tuple[int, int], precision: Precision) 
         raise NetworkError(f"There is no network {file}: check the path.")
     check_precision(file, precision)
     if file.suffix != ".keras":
-        return _feature_function(_open_saved_model(file), file, input_size)
+        return _feature_function(_open_saved_model(file), file, input_size, pooling)
     network = _with_constants(open_keras(file, input_size, precision))
-    return _feature_function(network, file, input_size)
+    return _feature_function(network, file, input_size, pooling)
 
 
 def check_precision(file: Path, precision: Precision) -> None:
@@ -231,7 +235,7 @@ def _with_constants(network: Any) -> Callable[..., Any]:
 
 
 def _feature_function(
-    network: Callable[..., Any], file: Path, input_size: tuple[int, int]
+    network: Callable[..., Any], file: Path, input_size: tuple[int, int], pooling: Pooling
 ) -> FeatureFunction:
     import tensorflow as tf
 
@@ -240,7 +244,7 @@ def _feature_function(
         if len(outputs) != 1:
             raise NetworkError(f"The network {file} has {len(outputs)} outputs: it must have one.")
         output = tf.cast(outputs[0], tf.float32)
-        return tf.reduce_mean(output, axis=(1, 2)) if output.shape.rank == 4 else output
+        return _pooled(output, pooling) if output.shape.rank == 4 else output
 
     # Traced once for any number of images: many times faster than predict on small batches.
     features = tf.function(compute, [tf.TensorSpec((None, *input_size, 3), tf.float32)])
@@ -261,6 +265,14 @@ def _feature_function(
         return np.asarray(features(tf.constant(images, tf.float32)))
 
     return run
+
+
+def _pooled(output: Any, pooling: Pooling) -> Any:
+    import tensorflow as tf
+
+    if pooling == "none":
+        return tf.keras.layers.Flatten()(output)
+    return (tf.reduce_mean if pooling == "avg" else tf.reduce_max)(output, axis=(1, 2))
 
 
 def _check_output(shape: Any, file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tuner.base.choices import DEFAULT_DECODING, Decoding, Precision, Preprocessing, Transparent
+from tuner.base.choices import DEFAULT_DECODING, Decoding, Pooling, Precision, Preprocessing, Transparent
 from tuner.base.errors import NetworkError
 from tuner.base.files import file_digest
 from tuner.base.wording import first_sentence
@@ -65,6 +66,8 @@ class Network:
         The ground on which transparent pictures are laid.
     max_value : float, optional
         What stands for white where an image's values could go beyond it.
+    pooling : {"avg", "max", "none"}
+        What becomes of its last map, unless its file pools by itself; ``none``: it is flattened.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Network:
     file_digest: str = ""
     transparent: Transparent = DEFAULT_DECODING.transparent
     max_value: float | None = DEFAULT_DECODING.max_value
+    pooling: Pooling = "avg"
 
     @property
     def key(self) -> str:
@@ -84,9 +88,9 @@ class Network:
 
         What else decided one image, such as the ground it was laid on, the cache keeps beside its features.
         """
-        return _json_digest(
-            [self.digest, self.input_size, self.preprocessing, self.precision, _KEY_VERSION]
-        )
+        decides = [self.digest, self.input_size, self.preprocessing, self.precision, _KEY_VERSION]
+        # The average was all that there was: its keys stay.
+        return _json_digest(decides if self.pooling == "avg" else [*decides, self.pooling])
 
     @property
     def decoding(self) -> Decoding:
@@ -114,12 +118,14 @@ class _Wanted:
     file: Path = Path()
     seed: int = 0
     include_top: bool = False  # with its head for ImageNet's classes
+    pooling: Pooling = "avg"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the stored network, as far as it is known without building it."""
+        """What decides the stored network and its width, as far as it is known without building it."""
+        pooled = {} if self.pooling == "avg" else {"pooling": self.pooling}
         if self.kind == "network":
-            return {"network": file_digest(self.file), "input_size": self.input_size}
+            return {"network": file_digest(self.file), "input_size": self.input_size, **pooled}
         weights: dict[str, Any] = {"weights": self.kind}
         if self.kind == "weights":
             weights = {"weights": file_digest(self.file)}
@@ -128,7 +134,7 @@ class _Wanted:
         if self.include_top:
             weights["include_top"] = True
         keras = importlib.metadata.version("keras")
-        return {"name": self.name, **weights, "input_size": self.input_size, "keras": keras}
+        return {"name": self.name, **weights, "input_size": self.input_size, "keras": keras, **pooled}
 
 
 def resolve_network(
@@ -203,12 +209,14 @@ def load_network(network: Network, file: Path, threads: int) -> FeatureFunction:
     """
     import_keras()
     limit_threads(threads)
-    return _open_once(file, network.input_size, network.precision)
+    return _open_once(file, network.input_size, network.precision, network.pooling)
 
 
 @lru_cache(maxsize=2)  # a worker serves one task after another, and seldom more than two networks in turn
-def _open_once(file: Path, input_size: tuple[int, int], precision: Precision) -> FeatureFunction:
-    return open_network(file, input_size, precision)
+def _open_once(
+    file: Path, input_size: tuple[int, int], precision: Precision, pooling: Pooling
+) -> FeatureFunction:
+    return open_network(file, input_size, precision, pooling)
 
 
 def _checked(spec: NetworkSpec, precision: Precision, include_top: bool = False) -> _Wanted:
@@ -236,6 +244,7 @@ def _network(
         _digest_of(file, file.stat().st_size, file.stat().st_mtime_ns),
         decoding.transparent,
         decoding.max_value,
+        wanted.pooling,
     )
 
 
@@ -245,6 +254,10 @@ def _digest_of(file: Path, _size: int, _changed: int) -> str:
 
 
 def _wanted(spec: NetworkSpec) -> _Wanted:
+    return replace(_found(spec), pooling=spec.pooling)
+
+
+def _found(spec: NetworkSpec) -> _Wanted:
     if spec.file is not None and spec.input_size is not None and spec.preprocessing is not None:
         _check_network_file(spec.name, spec.file)
         return _Wanted(spec.name, "network", spec.input_size, spec.preprocessing, spec.file)
@@ -254,6 +267,8 @@ def _wanted(spec: NetworkSpec) -> _Wanted:
     preprocessing = spec.preprocessing or network.preprocessing
     if network.weights == "embedded":
         _check_embedded(network, weights, size)
+        if spec.pooling != "avg":
+            raise _nothing_to_pool(spec.name)
     if weights == "embedded" == network.weights:
         return _Wanted(spec.name, "network", size, preprocessing, NETWORK_FILES[spec.name])
     if weights == "imagenet":
@@ -308,33 +323,39 @@ def _make(wanted: _Wanted, store: NetworkStore) -> StoredNetwork:
         return _keep_file(wanted, store)
     network = _build(wanted)
     digest = network_digest(network, wanted.name, wanted.input_size)
-    return store.keep(digest, ".keras", network.output_shape[-1], network.save)
+    return store.keep(digest, ".keras", math.prod(network.output_shape[1:]), network.save)
 
 
 def _build(wanted: _Wanted) -> Any:
+    how: dict[str, Any] = {"include_top": wanted.include_top, "pooling": wanted.pooling}
     if wanted.kind == "imagenet":
-        return build_with_imagenet(wanted.name, wanted.input_size, include_top=wanted.include_top)
+        return build_with_imagenet(wanted.name, wanted.input_size, **how)
     if wanted.kind == "random":
-        return build_with_random_weights(
-            wanted.name, wanted.input_size, wanted.seed, include_top=wanted.include_top
-        )
-    return build_with_weights_of(
-        wanted.name, wanted.input_size, wanted.file, include_top=wanted.include_top
-    )
+        return build_with_random_weights(wanted.name, wanted.input_size, wanted.seed, **how)
+    return build_with_weights_of(wanted.name, wanted.input_size, wanted.file, **how)
 
 
 def _keep_file(wanted: _Wanted, store: NetworkStore) -> StoredNetwork:
     """Store a network that came as a file."""
-    width = _try_on_two_images(wanted)
+    width = _try_on_two_images(wanted, wanted.pooling)
+    if wanted.pooling != "avg" and _try_on_two_images(wanted, "avg") == _try_on_two_images(wanted, "none"):
+        raise _nothing_to_pool(wanted.name)
     digest = wanted.identity["network"]
     if wanted.file.is_dir():
         return store.keep(digest, ".zip", width, lambda aside: pack_saved_model(wanted.file, aside))
     return store.keep(digest, ".keras", width, lambda aside: shutil.copyfile(wanted.file, aside))
 
 
-def _try_on_two_images(wanted: _Wanted) -> int:
+def _nothing_to_pool(name: str) -> NetworkError:
+    return NetworkError(
+        f"The network {name} gives one vector an image, in which nothing is left to pool: leave out its "
+        "pooling."
+    )
+
+
+def _try_on_two_images(wanted: _Wanted, pooling: Pooling) -> int:
     """Return the width; a graph can be fixed to one image, and say so only when it runs."""
-    run = open_network(wanted.file, wanted.input_size, "float32")
+    run = open_network(wanted.file, wanted.input_size, "float32", pooling)
     try:
         rows, width = run(np.zeros((2, *wanted.input_size, 3), np.float32)).shape
     except Exception as error:  # the network is from outside, and so is its mistake

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tuner.base.choices import Decoding, Preprocessing
+from tuner.base.choices import Decoding, Pooling, Preprocessing
 from tuner.base.columns import CONTENT, PREDICTION, PROBABILITY
 from tuner.base.errors import ImageError, ModelError
 from tuner.base.uris import expanded
@@ -106,7 +106,7 @@ def keras_scorer(scorer: Scorer) -> Any:
     pixels = keras.Input((*network.input_size, 3), name="pixels")
     features = keras_network(_preprocessing(keras, network.preprocessing)(pixels), training=False)
     if len(features.shape) == 4:
-        features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
+        features = _pooling(keras, network.pooling)(features)
     probability = _dense(keras, scorer.head, network.width)(features)
     index = keras.ops.argmax(probability, axis=-1)
     names = keras.layers.StringLookup(
@@ -135,6 +135,12 @@ def _preprocessing(keras: Any, name: Preprocessing) -> Callable[[Any], Any]:
         return values
 
     return apply
+
+
+def _pooling(keras: Any, name: Pooling) -> Any:
+    layers = keras.layers
+    kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}
+    return kinds[name](dtype="float32")
 
 
 def _dense(keras: Any, head: LinearHead, width: int) -> Any:

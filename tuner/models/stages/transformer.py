@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, StructType
 from pyspark.sql.utils import is_remote
 
-from tuner.base.choices import Decoding, Precision, Preprocessing, Transparent
+from tuner.base.choices import Decoding, Pooling, Precision, Preprocessing, Transparent
 from tuner.base.errors import ImageSourceError, NetworkError
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.udf import Output, network_udf, ship_network, worker_threads
@@ -156,7 +156,12 @@ class NetworkTransformer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLW
             transparent=self._value(self.transparent),
             max_value=self._value(self.maxValue),
             file_digest=file_digest or "",
+            pooling=self._pooling(),
         )
+
+    def _pooling(self) -> Pooling:
+        """What becomes of the network's last map; with a head there is nothing left to pool."""
+        return "avg"
 
     def _spec(self) -> NetworkSpec:
         size = self._value(self.inputSize)
@@ -168,6 +173,7 @@ class NetworkTransformer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLW
                 file=self._value(self.modelFile),
                 input_size=tuple(size) if size else None,
                 preprocessing=self._value(self.preprocessing),
+                pooling=self._pooling(),
             )
         except ValidationError as error:
             problem = error.errors()[0]

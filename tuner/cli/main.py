@@ -175,15 +175,21 @@ def features(
     backbone: Backbones = "",
     precision: Precision = "",
     cache: Cache = "",
+    export: Annotated[
+        str, typer.Option(help="Write the features to a file, too: *.h5, *.npz or *.parquet.")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     master: Annotated[str, _MASTER] = "",
 ) -> None:
-    """Fill the feature cache, so that a search starts at once."""
+    """Fill the feature cache, so that a search starts at once; write features for other tools."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
     read = read_experiment(experiment, overrides)
     from tuner.searches.features import fill_cache
 
     with advising("The features that were extracted are kept: the same command goes on from there."):
-        extracted = fill_cache(read, master=master or None, console=console)
+        extracted = fill_cache(
+            read, master=master or None, export=export or None, overwrite=overwrite, console=console
+        )
     console.print(f"{extracted} images extracted")
 
 

@@ -199,11 +199,15 @@ class FeatureCache:
         return Extraction(len(missing), failures, time.monotonic() - started, undecided)
 
     def load(
-        self, network: Network, digests: Sequence[str], matrix: np.ndarray | None = None
+        self,
+        network: Network,
+        digests: Sequence[str],
+        matrix: np.ndarray | None = None,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> np.ndarray:
         """The features of images that have them, here and in this order: float32 of shape (n, width).
 
-        They are read into `matrix`, if one is given.
+        They are read into `matrix`, if one is given; `advance` is told how many distinct images more.
 
         Raises
         ------
@@ -213,7 +217,9 @@ class FeatureCache:
         if matrix is None:
             matrix = np.empty((len(digests), network.width), np.float32)
         rows = matrix
-        self._read(network, lambda files: read_features(files, digests, rows, _outcomes(network)))
+        self._read(
+            network, lambda files: read_features(files, digests, rows, _outcomes(network), advance)
+        )
         return matrix
 
     def _read(self, network: Network, read: Callable[[list[str]], _T]) -> _T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("lowest", pa.float32()),
     ]
 )
-_BATCH_ROWS = 4096  # held at once
+_BATCH_ROWS, _BATCH_BYTES = 4096, 32 * 2**20  # held at once
 _DIGITS = 32  # of the sha256 of a file, in its name
 
 _checked: dict[Path, tuple[int, int]] = {}
@@ -117,7 +117,11 @@ def read_columns(files: Sequence[str], columns: Sequence[str], outcomes: Outcome
 
 
 def read_features(
-    files: Sequence[str], digests: Sequence[str], matrix: np.ndarray, outcomes: Outcomes
+    files: Sequence[str],
+    digests: Sequence[str],
+    matrix: np.ndarray,
+    outcomes: Outcomes,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Read the features of images into the rows of a matrix, in the order of their digests.
 
@@ -131,6 +135,8 @@ def read_features(
         float32 of shape (n, width), in memory or mapped; it is overwritten.
     outcomes
         What must have decided a row, for it to count.
+    advance
+        Told how many distinct images more were read.
 
     Raises
     ------
@@ -143,12 +149,13 @@ def read_features(
     first = np.full(len(distinct), -1)
     first[rows[::-1]] = np.arange(len(wanted))[::-1]
     missing = np.ones(len(distinct), bool)
-    for found, features in _batches(files, outcomes):
+    for found, features in _batches(files, outcomes, matrix.shape[1]):
         # A task that was tried again may have written an image twice.
         known, places = np.unique(distinct.get_indexer(pd.Index(found)), return_index=True)
         new = (known >= 0) & missing[known]
         matrix[first[known[new]]] = features[places[new]]
         missing[known[new]] = False
+        advance(int(new.sum()))
     if missing.any():
         raise CacheError(
             f"{missing.sum()} images have lost their features in the feature cache: start again, and they "
@@ -158,7 +165,9 @@ def read_features(
     matrix[copies] = matrix[first[rows[copies]]]
 
 
-def _batches(files: Sequence[str], outcomes: Outcomes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(
+    files: Sequence[str], outcomes: Outcomes, width: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Digests and features of images that have some."""
     if not files:
         return
@@ -166,7 +175,7 @@ def _batches(files: Sequence[str], outcomes: Outcomes) -> Iterator[tuple[np.ndar
         scanner = ds.dataset(list(files), schema=SCHEMA).scanner(
             columns=["digest", "features"],
             filter=pc.field("features").is_valid() & counting(outcomes),
-            batch_size=_BATCH_ROWS,
+            batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // (4 * max(1, width)))),
             batch_readahead=2,
             fragment_readahead=2,
         )

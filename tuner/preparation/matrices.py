@@ -144,13 +144,14 @@ def write_matrices(cache: FeatureCache, prepared: PreparedImages, folder: Path) 
         rows[[PATH, LABEL_INDEX, PART]].to_parquet(folder / _ROWS_FILE, index=False)
         for number, network in enumerate(prepared.networks.values()):
             files[network.name] = f"{number}-{network.name}.npy"  # names are letters, digits and _.-
-            matrix = _map_new_file(folder / files[network.name], (len(rows), network.width))
+            matrix = map_new_file(folder / files[network.name], (len(rows), network.width))
             cache.load(network, list(rows["digest"]), matrix)
             matrix.flush()
     return FeatureMatrices(folder.absolute(), files, matrix_bytes(prepared))
 
 
-def _map_new_file(file: Path, shape: tuple[int, int]) -> np.memmap:
+def map_new_file(file: Path, shape: tuple[int, int]) -> np.memmap:
+    """Make a `.npy` file of float32 zeros and map it; all its room on the disk is taken at once."""
     matrix: np.memmap = open_memmap(file, "w+", np.float32, shape)
     with file.open("r+b") as made:
         # To write to a mapped page that finds no room on the disk would end this process, without a word.

@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
@@ -39,6 +38,7 @@ from tuner.models.flavor import FittedModel, log_model, requirements, write_mode
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
 from tuner.models.pipeline import classifier_params, fit_classifier, head_of
 from tuner.models.scorer import Scorer
+from tuner.networks.files import import_keras
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.tracking.run_log import RunLog
@@ -237,6 +237,7 @@ def logged(model: FittedModel, example: bytes, folder: Path) -> tuple[Path, str]
 
 @pytest.mark.parametrize(("pooling", "width"), [("avg", 4), ("max", 4), ("none", 15 * 15 * 4)])
 def test_both_faces_pool_alike(pooling: str, width: int, spark: SparkSession, tmp_path: Path) -> None:
+    keras = import_keras()
     pixels = keras.Input((32, 32, 3))
     keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels)).save(tmp_path / "map.keras")
     own = {"name": "map", "file": tmp_path / "map.keras", "input_size": 32, "preprocessing": "unit"}

@@ -34,7 +34,7 @@ from tuner.base.errors import ModelError
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import NetworkSpec
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.flavor import FittedModel, log_model, requirements, write_model_files
+from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
 from tuner.models.pipeline import classifier_params, fit_classifier, head_of
 from tuner.models.scorer import Scorer
@@ -246,7 +246,9 @@ def test_both_faces_pool_alike(pooling: str, width: int, spark: SparkSession, tm
     assert network.width == width
     model = FittedModel(network, random_head(3, width), {"maxIter": 1}, ["A", "B", "C"])
     images = [*ODD_IMAGES.values(), *NO_IMAGES.values()]
-    folder, _ = logged(model, ODD_IMAGES["PNG RGB"], tmp_path)
+    write_model_files(tmp_path / "files", ODD_IMAGES["PNG RGB"])
+    folder = tmp_path / "model"
+    save_model(str(folder), Model(), model=model, files=tmp_path / "files")
     scorer = Scorer.load(folder)
     assert scorer.network.pooling == pooling
     answers = scorer.predict(pd.DataFrame({"content": images})).to_dict("records")

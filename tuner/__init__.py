@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tuner.base.errors import InvalidInput, SearchError, TunerError
     from tuner.experiment.file import read_experiment
     from tuner.experiment.schema import Experiment
+    from tuner.imports.importing import Import, import_images
     from tuner.models.featurizer import DeepImageFeaturizer
     from tuner.models.loading import load_model
     from tuner.models.scorer import Scorer
@@ -27,6 +28,7 @@ _MODULES = {
     "DeepImageFeaturizer": "tuner.models.featurizer",
     "DeepImagePredictor": "tuner.sparkdl.predictor",
     "Experiment": "tuner.experiment.schema",
+    "Import": "tuner.imports.importing",
     "InvalidInput": "tuner.base.errors",
     "ModelEvaluation": "tuner.serving.batch_evaluation",
     "Scorer": "tuner.models.scorer",
@@ -36,6 +38,7 @@ _MODULES = {
     "evaluate_model": "tuner.serving.batch_evaluation",
     "fill_cache": "tuner.searches.features",
     "find_search": "tuner.searches.resume",
+    "import_images": "tuner.imports.importing",
     "load_model": "tuner.models.loading",
     "promote": "tuner.registry.promotion",
     "readImages": "tuner.sparkdl.images",
@@ -50,6 +53,7 @@ __all__ = [
     "DeepImageFeaturizer",
     "DeepImagePredictor",
     "Experiment",
+    "Import",
     "InvalidInput",
     "ModelEvaluation",
     "Scorer",
@@ -59,6 +63,7 @@ __all__ = [
     "evaluate_model",
     "fill_cache",
     "find_search",
+    "import_images",
     "load_model",
     "promote",
     "readImages",

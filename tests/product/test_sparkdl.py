@@ -124,7 +124,7 @@ def test_bengali_digits(shared: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_digits_on_a_hadoop_filesystem(spark: SparkSession, tmp_path: Path) -> None:
     """Tables of pixels on HDFS, as many keep MNIST; `viewfs:` stands for it here."""
     (tmp_path / "disk").mkdir()
-    place = mount(spark, tmp_path / "disk", "digits")
+    place = mount(spark, tmp_path / "disk")
     # Written as Parquet.
     digits = load_digits()
     rows = [

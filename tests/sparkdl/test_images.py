@@ -100,7 +100,7 @@ def test_a_split_deals_each_file_once(folder: Path, spark: SparkSession) -> None
 
 
 def test_another_filesystem_of_hadoop_is_read(folder: Path, spark: SparkSession) -> None:
-    place = mount(spark, folder, "photos")
+    place = mount(spark, folder)
     origins = [row.image.origin for row in read_images(place).collect()]
     assert len(origins) == len(ODD_IMAGES | BROKEN)
     assert all(origin.startswith("viewfs://photos/data/label=") for origin in origins)

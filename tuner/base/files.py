@@ -56,7 +56,7 @@ def private_folder() -> Path:
 
 
 @contextmanager
-def writing(what: str, place: Path, advice: str) -> Iterator[None]:
+def writing(what: str, place: Path | str, advice: str) -> Iterator[None]:
     """Turn the system's refusal to write into one sentence.
 
     Parameters

@@ -13,6 +13,7 @@ from tuner.base.errors import ExperimentError, InvalidInput, TunerError
 from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
 from tuner.base.wording import visible
 from tuner.classifiers.parameters import described
+from tuner.cli import images as cli_images
 from tuner.cli import models as cli_models
 from tuner.cli.registry import app as registry_app
 from tuner.cli.screen import Screen, end_at_once, say_stopped
@@ -29,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(registry_app)
 app.add_typer(cli_models.app)
+app.add_typer(cli_images.app)
 console = Screen(highlight=False)
 
 _DEFAULT = "experiments/digits.yaml"

@@ -46,7 +46,7 @@ SYSTEM_FOLDERS = frozenset(  # of archives, file systems and file servers; hidde
     }
 )
 
-_MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece
+MAX_FILE_BYTES = 256 * 2**20  # a file crosses from Python to the JVM and back in one piece
 # A file that was written just now may be written again within the same tick of its clock.
 _SETTLED_SECONDS = 2.0
 _COLUMNS = ["path", "size", "changed", "digest"]
@@ -96,7 +96,7 @@ def read_file(path: str) -> tuple[bytes | None, str | None]:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
             return None, "cannot be read: not a regular file"
-        if status.st_size > _MAX_FILE_BYTES:
+        if status.st_size > MAX_FILE_BYTES:
             return None, f"too large: {status.st_size} bytes"
         return Path(path).read_bytes(), None
     except OSError as error:

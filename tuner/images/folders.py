@@ -112,7 +112,7 @@ class LocalFolder:
         """Whether most of it are Parquet files, not pictures in folders."""
         below = [file for files in self.folders.values() for file in files]
         tables = sum(file.suffix == ".parquet" for file in (*below, *self.loose))
-        return tables >= max(1, sum(_is_image(file.name) for file in below))
+        return tables >= max(1, sum(is_image(file.name) for file in below))
 
     def inner(self, name: str, file: Path) -> str:
         """The folder, in one of the folders, that a file lies in or below."""
@@ -124,11 +124,12 @@ class LocalFolder:
         """How many images there are, by folder and by the folder in it."""
         tree = {name: Counter(dict.fromkeys(self._inner[name], 0)) for name in self.folders}
         for name, files in self.folders.items():
-            tree[name].update(self.inner(name, file) for file in files if _is_image(file.name))
+            tree[name].update(self.inner(name, file) for file in files if is_image(file.name))
         return tree
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file is called as images are, or has no ending."""
     return re.search(_IMAGE, name, re.IGNORECASE) is not None
 
 

@@ -1,0 +1,1 @@
+"""Folders and archives of images made into Parquet, on any Hadoop filesystem."""

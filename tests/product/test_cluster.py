@@ -17,6 +17,7 @@ from pyspark.sql.connect.proto import ConfigRequest, SparkConnectServiceStub
 
 from tests.conftest import tuner
 from tests.helpers.clusters import Cluster, free_port, make_python
+from tests.helpers.hadoop import mount_settings
 from tests.helpers.searches import SearchProcess, TrackingServer, descendants, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -206,6 +207,40 @@ def test_killed_executors_cost_neither_images_nor_trials(cluster: Cluster, footb
     ]
     print(f"\nafter the kill: extracted in {max(again) / 1000 - first:.0f} s, a trial in {recovered:.0f} s")
     print(f"lost: {len(lost)} extraction tasks, {len(cluster.lost(TRIALS))} trials; {cluster.ran(TRIALS)}")
+
+
+def test_a_cache_on_a_hadoop_filesystem_needs_no_shared_folder(
+    cluster: Cluster, football: Path, server: TrackingServer
+) -> None:
+    (football / "below").mkdir()
+    (football / ".tuner").mkdir()
+    settings = mount_settings(football / "below", "store")
+    cluster.configure(**{f"spark.hadoop.{name}": value for name, value in settings.items()})
+    # The driver's copy of the cache is in memory that no other process sees, as on another machine.
+    hidden = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none .tuner && exec "$@"', "--")
+    alone = (*hidden, sys.executable, "-m", "tuner", "search", "--experiment", "football.yaml")
+    options = ("--master", cluster.url, "--cache", "viewfs://store/mounted/cache", "--max_evals", "3")
+    said = []
+    for further in ((), ("--fit", "spark", "--seed", "43")):
+        done = subprocess.run(
+            [*alone, *options, *further],
+            cwd=football,
+            env=os.environ | {"MLFLOW_TRACKING_URI": server.uri},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        if "unshare: " in done.stderr:
+            pytest.skip(f"mounts cannot be hidden here: {done.stderr}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        said.append(done.stdout)
+    assert "(60 images extracted)" in said[0]
+    assert "(0 images extracted)" in said[1]
+    below = football / "below" / "cache"
+    assert len(list(below.glob("features/*/part-*.parquet"))) > 1
+    assert list(below.glob("staging/*")) == []
+    assert list((football / ".tuner").iterdir()) == []
+    assert not (football / "cache").exists()
 
 
 def refused(folder: Path, *arguments: object) -> str:

@@ -83,6 +83,7 @@ def _checked_path(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 PathOf = Annotated[Path, BeforeValidator(_checked_path)]
+PlaceOf = Annotated[Path | str, BeforeValidator(_checked_path)]  # text: on a Hadoop filesystem
 MaybePath = Annotated[str, BeforeValidator(_checked_text)]
 
 
@@ -295,7 +296,7 @@ class Experiment(Frozen):
     max_value
         What stands for white in images of more than 8 bits; None: the most that their kind can hold.
     cache
-        The folder of features and networks.
+        The folder of features and networks: a path of this machine or, as text, the URI of another's.
     split
         What is held back.
     search
@@ -312,7 +313,7 @@ class Experiment(Frozen):
     precision: Precision = "float32"
     transparent: Transparent = "white"
     max_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    cache: PathOf = DEFAULT_CACHE
+    cache: PlaceOf = DEFAULT_CACHE
     split: Split = Split()
     search: SearchSettings
     registry: Registry = Registry()

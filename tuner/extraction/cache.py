@@ -26,7 +26,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from tuner.base.errors import CacheError, ImageSourceError
-from tuner.base.uris import hadoop_uri, literal, local_path
+from tuner.base.uris import hadoop_uri, literal
 from tuner.extraction.compaction import compact
 from tuner.extraction.files import (
     parts,
@@ -37,6 +37,7 @@ from tuner.extraction.files import (
     writing_to,
 )
 from tuner.extraction.job import Progress, run_extraction
+from tuner.extraction.place import CachePlace
 from tuner.extraction.udf import ship_network
 from tuner.extraction.worker import FeatureWriter
 from tuner.images.decoding import decoder, outcomes
@@ -77,7 +78,8 @@ class FeatureCache:
     Parameters
     ----------
     root
-        The folder or its `file:` URI; on a cluster, one that the driver and every worker see.
+        The folder or its `file:` URI; on a cluster, one that the driver and every worker see. Or, as text,
+        the URI of a folder on a Hadoop filesystem (`tuner.extraction.place`).
     part_seconds
         How much of a worker's work an interruption may cost.
 
@@ -87,14 +89,10 @@ class FeatureCache:
         The folder cannot be written, is not a folder of this machine, or Spark cannot name it.
     """
 
-    def __init__(self, root: Path, part_seconds: float = _PART_SECONDS) -> None:
-        self.root = _local(root).absolute()
+    def __init__(self, root: Path | str, part_seconds: float = _PART_SECONDS) -> None:
+        self.place = CachePlace(root)
+        self.root = self.place.root
         self.part_seconds = part_seconds
-        if ":" in str(self.root) and literal(str(self.root)) != str(self.root):  # Hadoop's own limit
-            raise CacheError(
-                f"The feature cache {self.root} has a colon beside one of []{{}}*?\\ in its path, which "
-                "Spark cannot read: choose another folder with cache."
-            )
         self.networks = NetworkStore(self.root)
         with writing_to(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -130,6 +128,10 @@ class FeatureCache:
         """Remove files that were cut off or changed, so that their images are extracted again."""
         with writing_to(self.root):
             return remove_damaged(self.folder(network))
+
+    def exchange(self, spark: SparkSession, network: Network) -> None:
+        """Fetch and send what is missing here and there, if the cache is on a Hadoop filesystem."""
+        self.place.exchange(spark, self.folder(network))
 
     def missing(self, network: Network, digests: Sequence[str]) -> list[str]:
         """The distinct digests, in order, that were not extracted yet."""
@@ -187,9 +189,14 @@ class FeatureCache:
             writer = FeatureWriter(
                 network, folder, before, decoder(), threads, self.part_seconds, fail_on_bad_image
             )
-            undecided = run_extraction(spark, writer, images, missing, tasks, on_progress)
-            with writing_to(self.root):
-                compact(folder)
+            sent = self.place.seen_by_workers(spark) is None
+            try:
+                undecided = run_extraction(spark, writer, images, missing, tasks, on_progress, sent=sent)
+            finally:
+                self.place.send(folder)
+            if self.place.uri is None:  # elsewhere files only come, so that each machine may keep its own
+                with writing_to(self.root):
+                    compact(folder)
             known = self.known(network)
         if fail_on_bad_image:
             refuse_bad_images(index, known)
@@ -240,6 +247,7 @@ class FeatureCache:
         """
         found = parts(self.folder(network))
         files = [literal(hadoop_uri(Path(part))) for part in found]
+        files = self.place.uris(spark, self.folder(network), files)
         depends = [outcome for outcome in outcomes(network.decoding) if outcome is not None]
         counts = F.col("depends").isin(depends)
         if None in outcomes(network.decoding):
@@ -256,19 +264,6 @@ class FeatureCache:
 def _outcomes(network: Network) -> tuple[str | None, ...]:
     """What must have decided a row, for it to count."""
     return (*outcomes(network.decoding), decoder())
-
-
-def _local(root: Path) -> Path:
-    """The path of a `file:` URI, whose slashes `Path` has made fewer; of a path, itself."""
-    scheme, colon, _ = str(root).partition(":/")
-    if not colon or "/" in scheme or len(scheme) < 2:
-        return root
-    if scheme != "file":
-        raise CacheError(
-            f"The feature cache cannot be on {scheme}: choose a folder that driver and workers share with "
-            "cache, or mount the store as one."
-        )
-    return local_path(str(root)) or root
 
 
 def refuse_bad_images(index: pd.DataFrame, known: pd.DataFrame) -> None:

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tuner.base.errors import CacheError
-from tuner.base.files import file_digest, writing
+from tuner.base.files import file_digest, write_aside, writing
 from tuner.base.wording import first_line
 
 SCHEMA = pa.schema(
@@ -72,7 +72,7 @@ def counting(outcomes: Outcomes) -> pc.Expression:
     return some | (depends.is_null() & pc.field("error").is_null()) if None in outcomes else some
 
 
-def writing_to(root: Path) -> AbstractContextManager[None]:
+def writing_to(root: Path | str) -> AbstractContextManager[None]:
     """Turn the system's refusal to write to the cache into one sentence."""
     advice = "free it or choose another folder with cache; what was extracted so far is kept"
     return writing("The feature cache", root, advice)
@@ -213,15 +213,22 @@ def write_part(folder: Path, rows: Sequence[Row]) -> int:
     return len(rows)
 
 
+def keep_part(folder: Path, name: str, content: bytes) -> None:
+    """Write a part that was written elsewhere."""
+    with writing_to(folder.parent.parent):
+        write_aside(folder / name, lambda aside: aside.write_bytes(content))
+
+
 def remove_damaged(folder: Path) -> int:
     """Remove the parts whose content is not what their names say; gives how many there were."""
-    damaged = [part for part in map(Path, parts(folder)) if not _is_sound(part)]
+    damaged = [part for part in map(Path, parts(folder)) if not is_sound(part)]
     for part in damaged:
         part.unlink(missing_ok=True)
     return len(damaged)
 
 
-def _is_sound(part: Path) -> bool:
+def is_sound(part: Path) -> bool:
+    """Whether a part's content is what its name says."""
     try:
         status = part.stat()
         state = (status.st_size, status.st_mtime_ns)  # a process reads a file once, unless it changes

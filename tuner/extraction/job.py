@@ -16,15 +16,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBar
 
 from tuner.base import errors
-from tuner.extraction.files import counts, parts
-from tuner.extraction.worker import FeatureWriter, Undecided
+from tuner.extraction.files import counts, keep_part, parts
+from tuner.extraction.worker import FeatureWriter, PartSender, SentPart, Undecided
 from tuner.images.index import ImageSet, contents
 from tuner.spark.jobs import tagged
 from tuner.spark.worker_daemon import FOR_EXTRACTION, hand_over, preloading
 
 _POLL_SECONDS = 0.2
+_ROUND_BYTES, _ROUND_IMAGES = 256 * 2**20, 256  # of features in all; of files, for each task
 
 Progress = Callable[[int, int], None]  # images done, images to do
+Result = Undecided | SentPart  # of a task
 
 
 def run_extraction(
@@ -34,41 +36,75 @@ def run_extraction(
     missing: pd.DataFrame,
     tasks: int,
     on_progress: Progress,
+    *,
+    sent: bool = False,
 ) -> dict[str, str]:
     """Let workers extract the features of missing images (`path`, `digest`), in so many tasks.
 
     Gives, by digest, why images could not be decoded this time. With `writer.stop_on_bad` the job ends at
-    the first image that cannot be.
+    the first image that cannot be. `sent`: workers do not see the folder; they send the driver what they
+    would write, round after round, so that it holds little at once and an interruption costs little.
 
     Raises
     ------
     ImageSourceError, CacheError
         What a worker raised.
     """
-    work = _work(spark, writer, images, missing, min(tasks, len(missing)))
+    undecided: dict[str, str] = {}
     with _watch(spark, writer, len(missing), on_progress) as bad_seen:
-        return _run(work, bad_seen)
+        for some in _rounds(writer, images, missing, tasks) if sent else [missing]:
+            work = _work(spark, writer, images, some, min(tasks, len(some)), sent)
+            for name, found in _run(work, bad_seen):
+                if isinstance(found, bytes):
+                    keep_part(writer.folder, name, found)
+                else:
+                    undecided[name] = found
+            if bad_seen.is_set():
+                break
+    return undecided
+
+
+def _rounds(
+    writer: FeatureWriter, images: ImageSet, missing: pd.DataFrame, tasks: int
+) -> Iterator[pd.DataFrame]:
+    """Deal images to rounds; those of a table are few, for each reads all of it."""
+    rows = _ROUND_BYTES // (4 * writer.network.width)
+    if images.listing is not None:
+        rows = min(rows, _ROUND_IMAGES * tasks)
+    for start in range(0, len(missing), max(rows, tasks)):
+        yield missing.iloc[start : start + max(rows, tasks)]
 
 
 def _work(
-    spark: SparkSession, writer: FeatureWriter, images: ImageSet, missing: pd.DataFrame, tasks: int
-) -> Callable[[], Iterable[Undecided]]:
+    spark: SparkSession,
+    writer: FeatureWriter,
+    images: ImageSet,
+    missing: pd.DataFrame,
+    tasks: int,
+    sent: bool,
+) -> Callable[[], Iterable[Result]]:
     """The Spark job in which the workers extract."""
+    worker = PartSender(writer) if sent else writer
     if images.listing is None:
+        columns = "digest string, error string" + (", part binary" if sent else "")
         with preloading(spark.sparkContext, FOR_EXTRACTION):
-            done = contents(images, missing, tasks)
-            return done.mapInArrow(writer.of_contents, "digest string, error string").collect
+            done = contents(images, missing, tasks).mapInArrow(worker.of_contents, columns)
+            return lambda: [_result(*row) for row in done.collect()]
     files = list(missing[["path", "digest"]].itertuples(index=False, name=None))
     shares = spark.sparkContext.parallelize([files[task::tasks] for task in range(tasks)], tasks)
-    return hand_over(shares.mapPartitions(writer.of_files), FOR_EXTRACTION).collect
+    return hand_over(shares.mapPartitions(worker.of_files), FOR_EXTRACTION).collect
 
 
-def _run(work: Callable[[], Iterable[Undecided]], bad_seen: threading.Event) -> dict[str, str]:
+def _result(name: str, error: str, part: bytes | None = None) -> Result:
+    return (name, error) if part is None else (name, bytes(part))
+
+
+def _run(work: Callable[[], Iterable[Result]], bad_seen: threading.Event) -> list[Result]:
     try:
-        return dict(work())
+        return list(work())
     except Exception as error:
         if bad_seen.is_set():  # cancelled on purpose
-            return {}
+            return []
         raised = rf"{re.escape(errors.__name__)}\.(CacheError|ImageSourceError): (.+)"
         sentence = re.search(raised, str(error))
         if sentence:  # what a worker raised

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tuner.networks.resolution import Network, load_network
 
 ListedImage = tuple[str, str]  # a file's path, and its digest
 Undecided = tuple[str, str]  # an image's digest, and why it could not be decoded this time
+SentPart = tuple[str, bytes]  # a part's name, and what is in it
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,47 @@ class FeatureWriter:
                 write_part(self.folder, rows)
                 rows, last = [], time.monotonic()
         write_part(self.folder, rows)
+
+
+@dataclass(frozen=True)
+class PartSender:
+    """A writer on a worker that shares no folder with the driver: parts travel as results of the task.
+
+    Attributes
+    ----------
+    writer
+        What is to be done; it writes to a folder of the worker's own.
+    """
+
+    writer: FeatureWriter
+
+    def of_files(self, shares: Iterable[list[ListedImage]]) -> Iterator[Undecided | SentPart]:
+        """As `FeatureWriter.of_files`, and the parts after that."""
+        with tempfile.TemporaryDirectory() as folder:
+            yield from self._writer(folder).of_files(shares)
+            yield from _sent(folder)
+
+    def of_contents(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """As `FeatureWriter.of_contents`, with the parts in a column `part`, their names in `digest`."""
+        with tempfile.TemporaryDirectory() as folder:
+            for undecided in self._writer(folder).of_contents(batches):
+                yield undecided.append_column("part", pa.nulls(undecided.num_rows, pa.binary()))
+            for name, part in _sent(folder):
+                yield pa.RecordBatch.from_pydict(
+                    {
+                        "digest": pa.array([name], pa.string()),
+                        "error": pa.nulls(1, pa.string()),
+                        "part": pa.array([part], pa.binary()),
+                    }
+                )
+
+    def _writer(self, folder: str) -> FeatureWriter:
+        return replace(self.writer, folder=Path(folder), before=frozenset())
+
+
+def _sent(folder: str) -> Iterator[SentPart]:
+    for part in map(Path, parts(Path(folder))):
+        yield part.name, part.read_bytes()
 
 
 def _read_unchanged(path: str, digest: str) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
+from pyspark.sql import SparkSession
 from rich.console import Console
 
 from tuner.extraction.cache import Extraction, FeatureCache
@@ -38,10 +39,11 @@ def extract_features(
     ImageSourceError, CacheError
         As `FeatureCache.extract`.
     """
-    missing = {network.name: _missing(cache, network, index, console) for network in networks}
+    spark = session.spark
+    missing = {network.name: _missing(spark, cache, network, index, console) for network in networks}
     asked = [network for network in networks if missing[network.name]]
     few = all(missing[network.name] <= FEW_IMAGES for network in asked)
-    side_by_side = few and len(asked) > 1 and is_local(session.spark.sparkContext)
+    side_by_side = few and len(asked) > 1 and is_local(spark.sparkContext)
     at_once = min(session.cores, len(asked)) if side_by_side else 1
     with ExtractionProgress(console) as progress:
 
@@ -52,7 +54,7 @@ def extract_features(
             tasks = 1 if at_once > 1 else min(session.cores, count)
             with progress.of(network.name, count) as on_progress:
                 return cache.extract(
-                    session.spark,
+                    spark,
                     network,
                     images,
                     index,
@@ -80,9 +82,12 @@ def _each(
             raise
 
 
-def _missing(cache: FeatureCache, network: Network, index: pd.DataFrame, console: Console) -> int:
+def _missing(
+    spark: SparkSession, cache: FeatureCache, network: Network, index: pd.DataFrame, console: Console
+) -> int:
     """How many images have no features yet; what is damaged is removed, and said."""
     damaged = cache.remove_damaged(network)
+    cache.exchange(spark, network)
     if damaged:
         console.print(
             f"{network.name}: {damaged} file(s) of the feature cache were damaged and are removed; their "

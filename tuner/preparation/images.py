@@ -85,12 +85,13 @@ def open_cache(experiment: Experiment, store: Tracking) -> FeatureCache:
         It cannot be written, or lies among MLflow's artifacts.
     """
     artifacts = local_artifacts(store)
-    if artifacts and experiment.cache.resolve().is_relative_to(artifacts):
+    cache = FeatureCache(experiment.cache)
+    if artifacts and cache.root.resolve().is_relative_to(artifacts):
         raise CacheError(
             f"The cache {experiment.cache} lies among MLflow's artifacts, in {artifacts}: choose another "
             "folder with cache."
         )
-    return FeatureCache(experiment.cache)
+    return cache
 
 
 def is_filled(cache: FeatureCache, experiment: Experiment) -> bool:

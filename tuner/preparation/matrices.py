@@ -18,6 +18,7 @@ from tuner.extraction.cache import FeatureCache
 from tuner.extraction.files import writing_to
 from tuner.images.splits import TEST
 from tuner.preparation.images import PreparedImages
+from tuner.storage.mirror import brought_here
 
 _ROWS_FILE = "rows.parquet"
 
@@ -72,7 +73,7 @@ class FeatureMatrices:
     Attributes
     ----------
     folder
-        One that driver and workers see.
+        One that driver and workers see, or what Spark brought to each (`brought_here`).
     files
         The name of each network's file there, by the network's name.
     nbytes
@@ -91,7 +92,7 @@ class FeatureMatrices:
         CacheError
             The folder cannot be seen from here.
         """
-        return _open(self.folder, self.files[network])
+        return _open(brought_here(self.folder), self.files[network])
 
 
 @lru_cache(maxsize=8)

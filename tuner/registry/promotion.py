@@ -17,6 +17,7 @@ from tuner.evaluation.comparison import Decision, decide
 from tuner.experiment.file import read_experiment
 from tuner.experiment.schema import CHALLENGER, Experiment, Registry
 from tuner.extraction.cache import FeatureCache
+from tuner.extraction.place import CachePlace
 from tuner.models.loading import check_model
 from tuner.registry.champion_challenger import (
     VersionComparison,
@@ -246,7 +247,7 @@ def _when_needed(stack: ExitStack, images: str | None, master: str | None) -> Se
 
 def _caches(store: Tracking, *versions: ModelVersion) -> list[FeatureCache]:
     """The feature caches of the searches that made versions, as far as they are here."""
-    roots = {search_experiment(store, version).cache.absolute() for version in versions}
+    roots = {CachePlace(search_experiment(store, version).cache).root for version in versions}
     return [FeatureCache(root) for root in sorted(roots) if root.is_dir()]
 
 

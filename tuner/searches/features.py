@@ -61,7 +61,9 @@ def fill_cache(
     with parent_run(store, f"{experiment.name}-features", "features") as run:
         started = time.monotonic()
         with driver_session(f"tuner {experiment.name}", 1, master=master) as session:
-            check_workers(session, cache=cache.root, images=experiment.images)
+            cache.place.connect(session.spark)
+            seen = cache.place.seen_by_workers(session.spark)
+            check_workers(session, cache=seen, images=experiment.images)
             prepared = prepare_images(session, experiment, cache, console)
         log_extraction(run, prepared, time.monotonic() - started)
         for name, file in files.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -154,9 +153,10 @@ def run_search(
         stack.callback(left.close)  # once Spark has stopped
         stack.enter_context(at_last(left.close))
         session = stack.enter_context(launched_session(launch))
+        cache.place.connect(session.spark)
         hosts = check_workers(
             session,
-            cache=cache.root,
+            cache=cache.place.seen_by_workers(session.spark),
             images=experiment.images,
             store=store,
             run_id=run.run_id,
@@ -216,7 +216,7 @@ class _Search:
 
     def _search(self, prepared: PreparedImages, ended: Sequence[TrialResult]) -> SearchResult:
         staging = self.cache.root / "staging" / self.run.run_id
-        shutil.rmtree(staging, ignore_errors=True)  # of a driver that was killed
+        self.cache.place.discard(staging)  # of a driver that was killed
         staging.mkdir(parents=True)
         try:
             trial = self._trial(prepared, staging)
@@ -237,11 +237,11 @@ class _Search:
                     console=self.console,
                 )
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            self.cache.place.discard(staging)
         return SearchResult(self.run.run_id, self.store.experiment_id, frame, winner, prepared.extracted)
 
     def _trial(self, prepared: PreparedImages, staging: Path) -> Trial:
-        search, cores = self.experiment.search, self.session.cores
+        search, cores, spark = self.experiment.search, self.session.cores, self.session.spark
         write_model_files(staging / "model", first_image(prepared))
         trial = Trial(
             tracking=self.store,
@@ -251,14 +251,16 @@ class _Search:
             folds=self.experiment.split.folds,
             metric=search.metric,
             class_weight=search.class_weight,
-            model_files=staging / "model",
+            model_files=self.cache.place.for_workers(spark, staging / "model"),
             unsent=self.cache.root / UNSENT / self.run.run_id,
             threads=max(1, cores // search.parallelism),
             at_once=search.parallelism,
             timeout=search.trial_timeout,
         )
         if self._fits_in_workers(prepared):
-            return replace(trial, matrices=write_matrices(self.cache, prepared, staging / "features"))
+            matrices = write_matrices(self.cache, prepared, staging / "features")
+            folder = self.cache.place.for_workers(spark, matrices.folder)
+            return replace(trial, matrices=replace(matrices, folder=folder))
         tables = publish_tables(self.session, self.cache, prepared, copies=search.parallelism)
         return replace(trial, tables=tables, endpoint=self.session.endpoint)
 
@@ -298,13 +300,18 @@ class _Search:
         if unsent:
             raise SearchError(
                 f"The MLflow store {without_credentials(self.store.uri)} does not answer any more, so the "
-                f"search was stopped. {unsent} finished trials wait on disk; when it is back, send "
-                f"them with: tuner push {trial.unsent}"
+                f"search was stopped. {unsent} finished trials wait on {self._disk()}; when it is back, "
+                f"send them with: tuner push {trial.unsent}"
             )
         lost = lost_reasons(trials)
         if not results and not lost:
             raise SearchError(f"No trial came to its end: {trials.reason or 'each lost its worker'}.")
         return results, lost
+
+    def _disk(self) -> str:
+        """Where trials leave what MLflow did not take."""
+        seen = self.cache.place.seen_by_workers(self.session.spark)
+        return "disk" if seen else "the disks of the workers"
 
     def _limit(self) -> TrialLimit | None:
         """Where a trial does not end itself in time, its process is ended."""

@@ -25,6 +25,7 @@ from tuner.registry.versions import RegisteredVersion, describe_version, registe
 from tuner.reports.model_card import ModelFacts, model_card, short_card
 from tuner.reports.search import log_winner
 from tuner.spark.sessions import DriverSession
+from tuner.storage.mirror import brought_here
 from tuner.tracking import names
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
@@ -107,7 +108,7 @@ def finish_winner(
     scored = _test(head, cache, prepared, network)
     test = evaluate(scored.label_index, scored.probability, prepared.labels)
     model = FittedModel(network, head, classifier_params(params, weight), prepared.labels)
-    logged = log_model(run, model, name=names.MODEL, files=trial.model_files)
+    logged = log_model(run, model, name=names.MODEL, files=brought_here(trial.model_files))
     log_winner(run, best, test, scored, logged.model_id)
     metric = experiment.search.metric
     registered = register_version(

@@ -26,6 +26,7 @@ from tuner.networks.resolution import Network
 from tuner.preparation.matrices import FeatureMatrices
 from tuner.reports.evaluation import log_evaluation
 from tuner.spark.endpoint import Endpoint
+from tuner.storage.mirror import brought_here
 from tuner.tracking import names
 from tuner.tracking.answering import REFUSALS
 from tuner.tracking.results import TrialResult
@@ -173,7 +174,7 @@ class Trial:
             labels=self.labels,
             uri=f"runs:/{self.parent_id}/{names.NETWORKS_FOLDER}/{Path(network.file).name}",
         )
-        logged = log_model(run, model, name=names.MODEL, files=self.model_files)
+        logged = log_model(run, model, name=names.MODEL, files=brought_here(self.model_files))
         log_evaluation(
             run,
             found.evaluation,

@@ -141,6 +141,9 @@ def test_a_path_that_is_no_utf_8_is_one_sentence(tmp_path: Path):
 def test_a_file_uri_may_be_written_in_either_way(tmp_path: Path):
     for uri in ("file:///my%20photos", "file:/my photos", "file://localhost/my photos"):
         assert read(tmp_path, cache=uri).cache == Path("/my photos")
+    for uri in ("hdfs://host/a//b", "s3a://bucket/cache"):  # a path would have fewer slashes
+        assert read(tmp_path, cache=uri).cache == uri
+        assert Experiment(**read(tmp_path, cache=uri).to_yaml_dict()).cache == uri
 
 
 # What MLflow does with a name: tests/product/test_names.py.

@@ -126,7 +126,7 @@ def test_workers_that_see_no_folder_send_what_they_extract(
     expected = FeatureCache(tmp_path / "local")
     extract(spark, expected, glyphnet, images)
     cache = on_machine("one", uri, tmp_path, monkeypatch)
-    monkeypatch.setattr(CachePlace, "seen_by_workers", lambda self, spark: None)
+    monkeypatch.setattr(CachePlace, "seen_by_workers", lambda *_: None)
     monkeypatch.setattr(job, "_ROUND_BYTES", 4 * glyphnet.width * 4)  # rounds of four images
     cache.place.connect(spark)
     source, index = read(spark, images)
@@ -190,7 +190,5 @@ def test_a_uri_has_a_copy_of_its_own_and_a_path_none() -> None:
     assert len(roots) == 3
     place = CachePlace("/data/cache")
     assert (place.root, place.uri) == (Path("/data/cache"), None)
-    with pytest.raises(
-        CacheError, match="is given as a path, hdfs:/host/cache: give a URI of hdfs as text"
-    ):
+    with pytest.raises(CacheError, match="neither a path nor a URI: write hdfs://HOST/FOLDER, as text"):
         CachePlace(Path("hdfs://host/cache"))

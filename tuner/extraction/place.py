@@ -107,5 +107,7 @@ def _local(root: Path) -> Path:
     if not colon or "/" in scheme or len(scheme) < 2:
         return root
     if scheme != "file":
-        raise CacheError(f"The feature cache is given as a path, {root}: give a URI of {scheme} as text.")
+        raise CacheError(
+            f"The feature cache {root} is neither a path nor a URI: write {scheme}://HOST/FOLDER, as text."
+        )
     return local_path(str(root)) or root

@@ -177,6 +177,14 @@ def test_a_header_that_asks_for_everything_is_refused(tmp_path: Path) -> None:
         members(tmp_path / "a.tar")
 
 
+def test_a_member_that_promises_terabytes_is_refused_before_it_is_passed_over(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("cat/1.png")
+    info.size = 2**40
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(info.tobuf() + bytes(10240)))
+    with pytest.raises(ImageSourceError, match="unpacks to more than"):
+        members(tmp_path / "a.tgz")
+
+
 def test_a_sparse_file_of_terabytes_is_left_out(tmp_path: Path) -> None:
     info = tarfile.TarInfo("cat/1.png")
     info.type = tarfile.GNUTYPE_SPARSE

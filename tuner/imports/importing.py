@@ -102,7 +102,7 @@ def import_images(
     """
     _check_target(to)
     sources = list_sources(images, given)
-    with driver_session("tuner import-images", 1, master="local[1]") as session:
+    with driver_session("tuner import-images", 1, master="local[2]") as session:
         return write_import(session.spark, sources, to, shard_mib * 2**20, console or Console())
 
 

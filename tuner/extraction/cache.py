@@ -224,9 +224,7 @@ class FeatureCache:
         if matrix is None:
             matrix = np.empty((len(digests), network.width), np.float32)
         rows = matrix
-        self._read(
-            network, lambda files: read_features(files, digests, rows, _outcomes(network), advance)
-        )
+        self._read(network, lambda files: read_features(files, digests, rows, _outcomes(network), advance))
         return matrix
 
     def _read(self, network: Network, read: Callable[[list[str]], _T]) -> _T:

@@ -251,6 +251,8 @@ def test_images_are_decoded_as_without_spark_whatever_the_options(
         ({"preprocessing": "half"}, r"preprocessing .* 'half': it must be one of tf, caffe"),
         ({"handleInvalid": "skip"}, r"handleInvalid .* 'skip': it must be one of null, keep"),
         ({"transparent": "gray"}, r"transparent .* 'gray': it must be one of white, black"),
+        ({"pooling": "sum"}, r"pooling .* 'sum': it must be one of avg, max, none"),
+        ({"pooling": "max"}, r"GlyphNet gives one vector an image, .* leave out its pooling"),
         ({"maxValue": 0.0}, r"maxValue .* 0\.0: it must be more than 0"),
         ({"batchSize": 0}, r"batchSize .* 0: it must be 1 or more"),
         ({"inputSize": [32]}, r"input_size"),

@@ -94,7 +94,13 @@ class DeepImageFeaturizer(NetworkTransformer):
         self.setParams(**self._input_kwargs)  # type: ignore[attr-defined]  # set by keyword_only
 
     def describe(self, network: Network) -> None:
-        """Set what identifies a network anywhere, with what becomes of its last map."""
+        """Set what identifies a network anywhere, with what becomes of its last map.
+
+        Parameters
+        ----------
+        network
+            What the images go through.
+        """
         super().describe(network)
         self._set(pooling=network.pooling)
 

@@ -17,7 +17,7 @@ from tests.helpers.searches import command_line, descendants, free_port, kill_tr
 SPARK_HOME = Path(pyspark.__file__).parent
 
 
-def make_python(folder: Path, without: Sequence[str] = ("tuner",)) -> Path:
+def make_python(folder: Path, without: Sequence[str] = ("tuner", "transfer_tuner")) -> Path:
     """A Python that has the packages of this one but for some; gives its path."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site = next(folder.glob("lib/python*/site-packages"))

@@ -63,15 +63,24 @@ def test_a_built_in_set_is_as_its_search_found_it():
     assert (found.labels, found.certain) == ({"d": ["7"]}, True)
 
 
-def test_what_only_spark_can_read_starts_it(driver: DriverSession):
+def test_what_only_spark_can_read_starts_it(driver: DriverSession, letters: Path, tmp_path: Path):
     started: list[int] = []
 
     def session() -> DriverSession:
         started.append(1)
         return driver
 
-    found = look_up(["0" * 64], ["builtin:digits"], session, known={}, splits={}, given={})
+    files = [letters / "A" / "00.png", letters / "o" / "00.png"]
+    table = str(tmp_path / "letters.parquet")
+    contents = pd.DataFrame({"content": [file.read_bytes() for file in files], "label": ["A", "o"]})
+    contents.to_parquet(table)
+    found = look_up([digest_of(files[0]), "0" * 64], [table], session, known={}, splits={}, given={})
     assert started
-    assert (found.labels, found.certain) == ({}, True)
+    assert (found.labels, found.certain) == ({digest_of(files[0]): ["A"]}, True)
     with pytest.raises(AssertionError, match="Spark is not needed"):
-        look_up(["0" * 64], ["builtin:digits"], no_session, known={}, splits={}, given={})
+        look_up(["0" * 64], [table], no_session, known={}, splits={}, given={})
+
+
+def test_the_built_in_digits_are_read_without_spark():
+    found = look_up(["0" * 64], ["builtin:digits"], no_session, known={}, splits={}, given={})
+    assert (found.labels, found.certain) == ({}, True)

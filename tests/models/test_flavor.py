@@ -229,9 +229,10 @@ def logged(model: FittedModel, example: bytes, folder: Path) -> tuple[Path, str]
     experiment_id = client.create_experiment("models", artifact_location=str(folder / "artifacts"))
     run = RunLog(client, client.create_run(experiment_id).info.run_id, experiment_id)
     model_id = log_model(run, model, name="model", files=files).model_id
-    copy = mlflow.artifacts.download_artifacts(
-        f"models:/{model_id}", dst_path=str(folder / "copy"), tracking_uri=uri
-    )
+    place = client.get_logged_model(
+        model_id
+    ).artifact_location  # a models: URI asks the store that is current
+    copy = mlflow.artifacts.download_artifacts(place, dst_path=str(folder / "copy"))
     return Path(copy), run.run_id
 
 

@@ -163,9 +163,10 @@ networks = st.builds(
     transparent=st.sampled_from(["white", "black"]),
     max_value=st.sampled_from([None, 4095.0]),
     file_digest=st.sampled_from(["0" * 64, "1" * 64]),
+    pooling=st.sampled_from(["avg", "max", "none"]),
 )
 # `transparent` and `max_value` decide some images' features, beside which they stand in the cache.
-DECIDING = ("digest", "input_size", "preprocessing", "precision")
+DECIDING = ("digest", "input_size", "preprocessing", "precision", "pooling")
 
 
 @given(networks, networks)

@@ -1,9 +1,8 @@
-"""Features that the cache misses, extracted network by network or, of few images, several at once."""
+"""Features that the cache misses, extracted network by network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import pandas as pd
 from pyspark.sql import SparkSession
@@ -14,11 +13,7 @@ from tuner.extraction.job import ExtractionProgress
 from tuner.images.index import ImageSet
 from tuner.networks.resolution import Network
 from tuner.spark.sessions import DriverSession
-from tuner.spark.settings import is_local
 
-# Up to so many images a worker takes a whole network: to load and trace it takes seconds, which each worker
-# would else spend on each network. With more, the last network would keep one worker waiting for the other.
-FEW_IMAGES = 1_000
 _WAITING = "waiting for another process to extract"
 
 
@@ -39,47 +34,40 @@ def extract_features(
     ImageSourceError, CacheError
         As `FeatureCache.extract`.
     """
-    spark = session.spark
-    missing = {network.name: _missing(spark, cache, network, index, console) for network in networks}
-    asked = [network for network in networks if missing[network.name]]
-    few = all(missing[network.name] <= FEW_IMAGES for network in asked)
-    side_by_side = few and len(asked) > 1 and is_local(spark.sparkContext)
-    at_once = min(session.cores, len(asked)) if side_by_side else 1
     with ExtractionProgress(console) as progress:
-
-        def extract(network: Network) -> Extraction:
-            count = missing[network.name]
-            if not count:
-                return Extraction(0, 0, 0.0)
-            tasks = 1 if at_once > 1 else min(session.cores, count)
-            with progress.of(network.name, count) as on_progress:
-                return cache.extract(
-                    spark,
-                    network,
-                    images,
-                    index,
-                    tasks=tasks,
-                    threads=max(1, session.cores // (tasks * at_once)),
-                    on_progress=on_progress,
-                    on_wait=lambda: console.print(f"{network.name}: {_WAITING}", markup=False),
-                    fail_on_bad_image=fail_on_bad_image,
-                )
-
-        return _each(extract, networks, at_once)
+        return [
+            _extract(session, cache, network, images, index, console, progress, fail_on_bad_image)
+            for network in networks
+        ]
 
 
-def _each(
-    extract: Callable[[Network], Extraction], networks: Sequence[Network], at_once: int
-) -> list[Extraction]:
-    if at_once == 1:
-        return [extract(network) for network in networks]
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(extract, network) for network in networks]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _extract(
+    session: DriverSession,
+    cache: FeatureCache,
+    network: Network,
+    images: ImageSet,
+    index: pd.DataFrame,
+    console: Console,
+    progress: ExtractionProgress,
+    fail_on_bad_image: bool,
+) -> Extraction:
+    # One network after the other, on all cores: of several at once, the slowest would keep one core alone.
+    missing = _missing(session.spark, cache, network, index, console)
+    if not missing:
+        return Extraction(0, 0, 0.0)
+    tasks = min(session.cores, missing)
+    with progress.of(network.name, missing) as on_progress:
+        return cache.extract(
+            session.spark,
+            network,
+            images,
+            index,
+            tasks=tasks,
+            threads=max(1, session.cores // tasks),
+            on_progress=on_progress,
+            on_wait=lambda: console.print(f"{network.name}: {_WAITING}", markup=False),
+            fail_on_bad_image=fail_on_bad_image,
+        )
 
 
 def _missing(

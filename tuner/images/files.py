@@ -12,13 +12,14 @@ import hashlib
 import os
 import stat
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+
+from tuner.base.files import write_aside
 
 CHANGED = "The image %s changed or vanished while it was in use: start again."
 IGNORED = frozenset(
@@ -163,14 +164,9 @@ class RememberedDigests:
             )
 
     def _write(self, table: pd.DataFrame) -> None:
-        aside = self._file.with_suffix(f".{uuid.uuid4().hex}.tmp")
         with suppress(OSError, ValueError, pa.ArrowException):  # a name may be no text
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                table.to_parquet(aside, index=False)
-                aside.replace(self._file)
-            finally:
-                aside.unlink(missing_ok=True)
+            write_aside(self._file, lambda aside: table.to_parquet(aside, index=False))
 
 
 def _facts(listing: pd.DataFrame) -> pd.DataFrame:

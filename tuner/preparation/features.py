@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 from pyspark.sql import SparkSession
@@ -34,40 +35,29 @@ def extract_features(
     ImageSourceError, CacheError
         As `FeatureCache.extract`.
     """
+    done = []
     with ExtractionProgress(console) as progress:
-        return [
-            _extract(session, cache, network, images, index, console, progress, fail_on_bad_image)
-            for network in networks
-        ]
-
-
-def _extract(
-    session: DriverSession,
-    cache: FeatureCache,
-    network: Network,
-    images: ImageSet,
-    index: pd.DataFrame,
-    console: Console,
-    progress: ExtractionProgress,
-    fail_on_bad_image: bool,
-) -> Extraction:
-    # One network after the other, on all cores: of several at once, the slowest would keep one core alone.
-    missing = _missing(session.spark, cache, network, index, console)
-    if not missing:
-        return Extraction(0, 0, 0.0)
-    tasks = min(session.cores, missing)
-    with progress.of(network.name, missing) as on_progress:
-        return cache.extract(
-            session.spark,
-            network,
-            images,
-            index,
-            tasks=tasks,
-            threads=max(1, session.cores // tasks),
-            on_progress=on_progress,
-            on_wait=lambda: console.print(f"{network.name}: {_WAITING}", markup=False),
-            fail_on_bad_image=fail_on_bad_image,
-        )
+        # One after the other, on all cores: of several at once, the slowest would keep one core alone.
+        for network in networks:
+            missing = _missing(session.spark, cache, network, index, console)
+            if not missing:
+                done.append(Extraction(0, 0, 0.0))
+                continue
+            tasks = min(session.cores, missing)
+            with progress.of(network.name, missing) as on_progress:
+                extraction = cache.extract(
+                    session.spark,
+                    network,
+                    images,
+                    index,
+                    tasks=tasks,
+                    threads=max(1, session.cores // tasks),
+                    on_progress=on_progress,
+                    on_wait=partial(console.print, f"{network.name}: {_WAITING}", markup=False),
+                    fail_on_bad_image=fail_on_bad_image,
+                )
+            done.append(extraction)
+    return done
 
 
 def _missing(

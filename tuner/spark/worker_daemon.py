@@ -18,8 +18,6 @@ from pyspark import RDD, SparkContext, daemon
 
 T = TypeVar("T")
 
-_STATING = threading.RLock()
-
 VARIABLE = "TUNER_PRELOAD"  # in the environment of tasks: what to import, separated by commas
 # Modules, and functions that import (`module:function`). A fork loses threads: these start none that count.
 FOR_TRIALS = (
@@ -37,14 +35,13 @@ FOR_EXTRACTION = (
 @contextmanager
 def preloading(context: SparkContext, names: Sequence[str]) -> Iterator[None]:
     """Let the tasks whose functions are handed to Spark meanwhile state what is to be imported for them."""
-    with _STATING:  # threads may hand over at once, and the environment is the context's
-        before = dict(context.environment)
-        context.environment[VARIABLE] = ",".join(names)
-        try:
-            yield
-        finally:
-            context.environment.clear()
-            context.environment.update(before)
+    before = dict(context.environment)
+    context.environment[VARIABLE] = ",".join(names)
+    try:
+        yield
+    finally:
+        context.environment.clear()
+        context.environment.update(before)
 
 
 def hand_over(work: RDD[T], names: Sequence[str]) -> RDD[T]:

@@ -117,6 +117,31 @@ def test_parts_that_are_called_or_lie_otherwise_are_refused_in_any_case(folders,
         checked_split(folders, "data", given)
 
 
+IN_ONE = [("trainA", "trainB", "testA", "testB"), ("train_cat", "val_cat", "val_dog", "train_dog")]
+
+
+@pytest.mark.parametrize("names", IN_ONE)
+@pytest.mark.parametrize("given", [None, "folders"])
+def test_parts_and_classes_in_one_name_are_refused(names: tuple[str, ...], given: str | None):
+    with pytest.raises(ImageSourceError, match="the parts of a split and its classes in one:") as caught:
+        checked_split(tree(*(f"8 {name}" for name in names)), "photos", given)
+    first = names[0][5:].strip("_")
+    assert f"Bring their images into folders such as train/{first}, and" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("trainA", "trainB", "testA"),
+        ("trainA", "testA"),
+        ("trainee", "tester", "trainer", "testee"),
+        ("trainA", "trainB"),
+    ],
+)
+def test_other_names_that_begin_like_parts_are_classes(names: tuple[str, ...]):
+    assert checked_split(tree(*(f"8 {name}" for name in names)), "photos", None) is None
+
+
 @pytest.mark.parametrize(("training", "one"), [(True, "seg_train"), (False, "seg_test")])
 def test_the_part_that_is_wanted_is_the_example(training: bool, one: str):
     folders = tree(

@@ -113,6 +113,23 @@ def _parts_by_other_names(tree: Tree) -> list[str]:
     return list(called) if same or twice else []
 
 
+def _parts_in_names(tree: Tree) -> dict[str, dict[str, str]]:
+    """Part and class that the names of all folders hold, the same classes for each part; else nothing.
+
+    So are data sets of two domains kept: `trainA`, `trainB`, `testA`, `testB`.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in tree:
+        # Not at a letter of the same word: `trainee` and `tester` are no parts.
+        match = re.fullmatch(r"([A-Za-z]+?)[ _-]?([A-Z].*|[0-9].*|(?<=[ _-]).+)", name)
+        part = part_of(match[1]) if match else None
+        if match is None or part is None:
+            return {}
+        found.setdefault(part, {})[match[2]] = name
+    classes = {frozenset(names) for names in found.values()}
+    return found if len(found) > 1 and len(classes) == 1 and len(next(iter(classes))) > 1 else {}
+
+
 def _parts_to_be_moved(tree: Tree, names: list[str], source: str, *, training: bool) -> ImageSourceError:
     wanted = TRAIN if training else TEST
     first = min(names, key=lambda name: _word_of_part(name) != wanted)
@@ -140,6 +157,14 @@ def checked_split(
     odd = [] if found else _parts_by_other_names(tree)
     if odd:
         raise _parts_to_be_moved(tree, odd, source, training=training)
+    if held := _parts_in_names(tree):
+        part, names = next(iter(held.items()))
+        raise ImageSourceError(
+            f"The folders of {source} ({shown_names(tree)}) look like the parts of a split and its classes "
+            f"in one: {shown_names(held)} each of {shown_names(names)}. Bring their images into "
+            f"folders such as {part}/{next(iter(names))}"
+            f"{', and set split.given: folders' if training else ', and give one of the parts alone'}."
+        )
     if found is None:
         if given:
             raise ImageSourceError(

@@ -192,7 +192,12 @@ def start_jvm(conf: SparkConf) -> JavaGateway | None:
     try:
         gateway: JavaGateway = launch_gateway(  # type: ignore[no-untyped-call]
             conf,
-            {"stdout": writing, "stderr": writing},  # where it writes errors depends on the error
+            {
+                **{"stdout": writing, "stderr": writing},  # where it writes errors depends on the error
+                # A signal to the group, of a terminal or of `mlflow run`, would end it, and its workers,
+                # in the midst of what this process does with them. It ends when its input does.
+                "start_new_session": True,
+            },
         )
     except PySparkRuntimeError as error:
         os.close(writing)

@@ -11,6 +11,7 @@ BEST = "tuner.best_trial"
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
 EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
+STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes FAILED over its KILLED
 DATA_DIGEST = "tuner.data_digest"
 
 # Tags of a model version: the search that made it, and its last moves (alias, from, to, at, why).

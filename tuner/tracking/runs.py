@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from tuner.base.interrupts import (
     uninterrupted,
 )
 from tuner.tracking.answering import REFUSALS, check_answers, reason, without_credentials
-from tuner.tracking.names import ERROR_FILE, KIND, RESUMED, TRIAL
+from tuner.tracking.names import ERROR_FILE, KIND, RESUMED, STOPPED, TRIAL
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.store import Tracking, be_patient, forget_active_run
@@ -70,10 +71,13 @@ def _ended(tracking: Tracking, log: RunLog) -> Iterator[None]:
     """End the active run, as what happens meanwhile demands; a store that is gone hides no failure."""
     status = "FINISHED"
     try:
-        with freed_by(_quiet_databases), at_last(partial(log.finish, "KILLED")), stop_counts():
+        with freed_by(_quiet_databases), at_last(partial(_kill, log)), stop_counts():
             yield
     except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
+        with suppress(*REFUSALS):
+            if answers(tracking):
+                _kill(log)
         raise
     except Exception as error:
         status = "FAILED"
@@ -92,6 +96,12 @@ def _ended(tracking: Tracking, log: RunLog) -> Iterator[None]:
                 mlflow.end_run(status)
             else:
                 forget_active_run()
+
+
+def _kill(log: RunLog) -> None:
+    """End a run that is asked to stop, with a tag that stays when `mlflow run` writes FAILED over it."""
+    log.batch(tags={STOPPED: datetime.now(UTC).isoformat(timespec="seconds")})
+    log.finish("KILLED")
 
 
 def answers(tracking: Tracking) -> bool:

@@ -32,7 +32,7 @@ from tuner.extraction.cache import FeatureCache
 from tuner.extraction.files import write_part
 from tuner.networks.resolution import resolve_network
 
-SIDE, WIDTH, CLASSES = 8, 512, 10
+SIDE, WIDTH = 8, 512
 CHUNK = 5000  # rows of a file of features
 SAMPLE_SECONDS = 0.5
 WAIT_SECONDS = 60
@@ -42,7 +42,7 @@ PROCESSES = ("driver's Python", "JVM", "Python workers")
 # Images, and features that no network computed ------------------------------------------------------
 
 
-def make_images(file: Path, count: int) -> list[tuple[str, int]]:
+def make_images(file: Path, count: int, classes: int) -> list[tuple[str, int]]:
     """Write tiny PNG files, no two alike, into a Parquet; their digests and classes."""
     rng = np.random.default_rng(SEED)
     contents = []
@@ -50,7 +50,7 @@ def make_images(file: Path, count: int) -> list[tuple[str, int]]:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
         contents.append(buffer.getvalue())
-    labels = [number % CLASSES for number in range(count)]
+    labels = [number % classes for number in range(count)]
     paths = [f"images/{number:06d}.png" for number in range(count)]
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"content": contents, "label": labels, "path": paths}), file)
@@ -61,10 +61,11 @@ def make_images(file: Path, count: int) -> list[tuple[str, int]]:
 class Samples:
     """Features by class: real ones with a little noise, or random ones around a centre for each class."""
 
-    def __init__(self, archive: Path | None) -> None:
+    def __init__(self, archive: Path | None, classes: int) -> None:
+        self.classes = classes
         self.rng = np.random.default_rng(SEED)
         if archive is None:
-            self.kinds = [centre[None] for centre in self.rng.normal(0, 0.2, (CLASSES, WIDTH))]
+            self.kinds = [centre[None] for centre in self.rng.normal(0, 0.2, (classes, WIDTH))]
             self.noise = 1.0
         else:
             stored = np.load(archive)
@@ -146,8 +147,8 @@ def memory() -> Iterator[dict[str, float]]:
 class Bench:
     """What the parts share: a folder, a network of tiny images and the features."""
 
-    def __init__(self, base: Path, features: Path | None) -> None:
-        self.base, self.samples = base, Samples(features)
+    def __init__(self, base: Path, samples: Samples) -> None:
+        self.base, self.samples = base, samples
         file = base / "projection.keras"
         random_projection(file, SIDE, self.samples.width)
         self.network = {"name": "bench", "file": str(file), "input_size": SIDE, "preprocessing": "unit"}
@@ -155,7 +156,7 @@ class Bench:
     def source(self, count: int) -> Path:
         """A folder of images and of a cache with their features."""
         folder = self.base / f"images-{count}"
-        rows = make_images(folder / "images.parquet", count)
+        rows = make_images(folder / "images.parquet", count, self.samples.classes)
         fill_cache(folder / "cache", {**self.network, "input_size": (SIDE, SIDE)}, rows, self.samples)
         return folder
 
@@ -195,7 +196,8 @@ def images_part(bench: Bench, sizes: Sequence[int], trials: int, rounds: int) ->
     ]
     head = ["", "prepare, s", "trials, s", "s a trial", "winner, s", "whole process, s"]
     shown = table([*head, *[f"{kind}, GiB" for kind in PROCESSES]], rows)
-    return f"{bench.samples.width} features an image, all cached; {trials} trials.\n\n{shown}"
+    of = bench.samples
+    return f"{of.width} features an image, all cached; {of.classes} classes, {trials} trials.\n\n{shown}"
 
 
 def artifact_bytes(folder: Path) -> dict[str, float]:
@@ -310,7 +312,7 @@ def executors_part(
     bench: Bench, counts: Sequence[int], images: int, trials: int, network: str, rounds: int
 ) -> str:
     file = bench.base / "executors.parquet"
-    make_images(file, images)
+    make_images(file, images, bench.samples.classes)
     spec = {"name": network, "weights": "random", "seed": 0}
 
     def way(count: int, number: int) -> dict[str, Any]:
@@ -363,13 +365,14 @@ def main(
     features: Annotated[
         Path | None, typer.Option(help="An .npz of train and train_label to draw from.")
     ] = None,
+    classes: Annotated[int, typer.Option(help="Classes, of the same number of images each.")] = 10,
     rounds: Annotated[int, typer.Option(help="Rounds; the sizes take turns.")] = 5,
 ) -> None:
     if part not in ("images", "trials", "executors"):
         raise typer.BadParameter("--part is images, trials or executors")
     print(*machine(), "", sep="\n")
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench(Path(place), features)
+        bench = Bench(Path(place), Samples(features, classes))
         if part == "images":
             shown = images_part(bench, numbers(sizes), max_evals, rounds)
         elif part == "trials":

@@ -62,7 +62,14 @@ def answers(spark: SparkSession, call: str) -> list[list[float] | None]:
     return [row.made for row in rows]
 
 
-@pytest.mark.parametrize("given", ["model", "model.keras", "model.h5"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "model",
+        pytest.param("model.keras", marks=pytest.mark.long),
+        pytest.param("model.h5", marks=pytest.mark.long),
+    ],
+)
 def test_a_model_gives_what_it_gives_in_keras(
     given: str, spark: SparkSession, images: DataFrame, tmp_path: Path
 ) -> None:

@@ -183,6 +183,7 @@ def test_the_other_commands_stop_in_order(
         file.write_text(f"{text}gate: {{min_gain: 1}}\n")
         made = tuner(folder, "search", "--experiment", file, "--max_evals", 1)
         assert made.returncode == 0, made.stderr
+        shutil.rmtree(folder / ".tuner" / "features")  # with them it is over within a second
     with SearchProcess(folder, command, *arguments, uri=uri) as process:
 
         def at_work() -> bool:
@@ -192,7 +193,8 @@ def test_the_other_commands_stop_in_order(
                 [found.experiment_id for found in process.client().search_experiments()],
                 f"tags.`tuner.kind` = '{command}'",
             )
-            return bool(runs) and bool(process.workers())
+            # A comparison of few images needs no Spark.
+            return bool(runs) and (command == "promote" or bool(process.workers()))
 
         wait_until(at_work)
         process.process.send_signal(signum)
@@ -224,8 +226,9 @@ def test_predict_ends_without_a_word_when_nobody_reads_on(
 ) -> None:
     process, _ = predicting(folder, finished_search)
     process.stdout.close()
-    assert process.wait(120) == 128 + signal.SIGPIPE
-    assert "Traceback" not in process.stderr.read()
+    with process.stderr:
+        assert process.wait(120) == 128 + signal.SIGPIPE
+        assert "Traceback" not in process.stderr.read()
 
 
 def predicting(folder: Path, finished_search: FinishedSearch) -> tuple[subprocess.Popen, list[str]]:

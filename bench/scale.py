@@ -29,7 +29,7 @@ from tuner_search import SEED, points, random_projection, trial_runs, tuner_sear
 
 from tuner.experiment.schema import NetworkSpec
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.files import write_part
+from tuner.extraction.files import Row, write_part
 from tuner.networks.resolution import resolve_network
 
 SIDE, WIDTH = 8, 512
@@ -92,7 +92,7 @@ def fill_cache(
     folder.mkdir(parents=True)
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
-        write_part(folder, [(digest, samples.draw(label), None) for digest, label in some])
+        write_part(folder, [Row(digest, samples.draw(label), None) for digest, label in some])
 
 
 # Memory ----------------------------------------------------------------------------------------------

@@ -158,11 +158,11 @@ def checked_split(
     if odd:
         raise _parts_to_be_moved(tree, odd, source, training=training)
     if held := _parts_in_names(tree):
-        part, names = next(iter(held.items()))
+        part, classes = next(iter(held.items()))
         raise ImageSourceError(
             f"The folders of {source} ({shown_names(tree)}) look like the parts of a split and its classes "
-            f"in one: {shown_names(held)} each of {shown_names(names)}. Bring their images into "
-            f"folders such as {part}/{next(iter(names))}"
+            f"in one: {shown_names(held)} each of {shown_names(classes)}. Bring their images into "
+            f"folders such as {part}/{next(iter(classes))}"
             f"{', and set split.given: folders' if training else ', and give one of the parts alone'}."
         )
     if found is None:

@@ -34,9 +34,10 @@ from tuner.base.errors import ModelError
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import NetworkSpec
 from tuner.models.featurizer import DeepImageFeaturizer
+from tuner.models.fitted.estimators import classifier_params, fit_estimator
 from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
-from tuner.models.pipeline import classifier_params, fit_classifier, head_of
+from tuner.models.pipeline import head_of
 from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras
 from tuner.networks.resolution import resolve_network
@@ -207,8 +208,8 @@ def test_a_logged_model_is_whole_and_scores_bytes_in_a_fresh_process(
     images = [png(level) for level in (5, 10, 200, 205)]
     table = contents_frame(spark, images).selectExpr("*", "int(number / 2) as label_index")
     featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="content", outputCol="features")
-    params = TrialParams("GaborNet", regParam=0.01, elasticNetParam=0.0, maxIter=5)
-    classifier = fit_classifier(featurizer.transform(table), params)
+    params = TrialParams.of("GaborNet", regParam=0.01, elasticNetParam=0.0, maxIter=5)
+    classifier = fit_estimator(featurizer.transform(table), params)
     model = FittedModel(gabornet, head_of(classifier), classifier_params(params), LABELS)
     folder, run_id = logged(model, images[2], tmp_path)
 

@@ -23,7 +23,7 @@ def facts(labels: tuple[str, ...] = ("cat", "<b>|dog"), **changes) -> ModelFacts
         "split": split,
         "network": "VGG16",
         "own_network": False,
-        "params": TrialParams(backbone="VGG16", regParam=0.1, elasticNetParam=0.5, maxIter=7),
+        "params": TrialParams.of(backbone="VGG16", regParam=0.1, elasticNetParam=0.5, maxIter=7),
         "validation": ("accuracy", 0.9),
         "test": evaluate(truth, np.eye(len(labels))[said], labels),
     }

@@ -11,7 +11,7 @@ from tuner.tracking.results import TrialResult
 def result(trial: int, accuracy: float, error: float = 0.02, **params) -> TrialResult:
     values = {"backbone": "VGG16", "regParam": 0.01, "elasticNetParam": 0.5, "maxIter": 10} | params
     metrics = {"accuracy": accuracy, "accuracy_std_error": error}
-    return TrialResult(trial, TrialParams(**values), f"{trial:03d}-vgg16", metrics=metrics)
+    return TrialResult(trial, TrialParams.of(**values), f"{trial:03d}-vgg16", metrics=metrics)
 
 
 def experiment(select: str) -> Experiment:

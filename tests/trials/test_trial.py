@@ -92,6 +92,7 @@ def trial(tracking: Tracking, tmp_path: Path) -> Trial:
         folds=0,
         metric="accuracy",
         model_files=tmp_path / "model",
+        saved=tmp_path / "saved",
         unsent=tmp_path / "unsent",
         matrices=matrices_of(made_up_rows(), tmp_path / "features"),
     )
@@ -104,6 +105,7 @@ def spark_trial(driver: DriverSession, trial: Trial) -> Trial:
     return replace(
         trial,
         matrices=None,
+        on_spark=frozenset({"LogisticRegression"}),
         tables={"GlyphNet": view, "gone": "global_temp.no_such_view"},
         endpoint=driver.endpoint,
     )

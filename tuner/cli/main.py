@@ -62,6 +62,9 @@ def search(
     ] = False,
     images: Images = "",
     backbone: Backbones = "",
+    classifier: Annotated[
+        str, _option("classifier", "Classifiers, by name: RandomForest,sklearn.LinearSVC")
+    ] = "",
     regParam: Annotated[str, _option("regParam", "0.1, a list 0.1,0.3 or a range 1e-4:1:log")] = "",
     elasticNetParam: Annotated[str, _option("elasticNetParam", "0.5, a list or a range 0:1")] = "",
     maxIter: Annotated[str, _option("maxIter", "15, a list or a range 5:30")] = "",
@@ -74,7 +77,7 @@ def search(
     select: Annotated[str, _option("select", "best or one-standard-error")] = "",
     deterministic: Annotated[str, _option("deterministic", "true: the same trials at any timing")] = "",
     class_weight: Annotated[
-        str, _option("class_weight", "none, or balanced: rare classes weigh more")
+        str, _option("class_weight", "none, balanced (rare classes weigh more), or both: none,balanced")
     ] = "",
     fit: Annotated[str, _option("fit", "Where trials fit: auto, worker or spark")] = "",
     timeout: Annotated[str, _option("timeout", "Seconds after which no new trial starts")] = "",
@@ -89,6 +92,7 @@ def search(
     overrides: dict[str, str | None] = {
         "images": images,
         "backbone": backbone,
+        "classifier": classifier,
         "regParam": regParam,
         "elasticNetParam": elasticNetParam,
         "maxIter": maxIter,
@@ -218,7 +222,7 @@ def _show(result: SearchResult) -> None:
     version = winner.version
     console.print()
     console.print(
-        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.values)}",
+        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.to_dict())}",
         soft_wrap=True,
     )
     shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())

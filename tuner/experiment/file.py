@@ -28,6 +28,7 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     **{
         name: ("search", name)
         for name in (
+            "classifier",
             *PARAMETERS,
             "max_evals",
             "parallelism",
@@ -54,11 +55,12 @@ def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None
         place = data
         for group in groups:
             place = place.setdefault(group, {})
-        place[key] = _keep_described(value, place.get(key)) if option == "backbone" else value
+        described = option in ("backbone", "classifier")
+        place[key] = _keep_described(value, place.get(key)) if described else value
 
 
 def _keep_described(names: str, listed: object) -> list[Any]:
-    """Names given as an option keep what the file says of the networks of those names."""
+    """Names given as an option keep what the file says of the networks or classifiers of those names."""
     described = {
         item["name"]: item
         for item in (listed if isinstance(listed, list) else [])

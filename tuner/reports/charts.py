@@ -13,15 +13,19 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
 from sklearn.metrics import auc, roc_curve
 
 from tuner.base.choices import LOWER_IS_BETTER
-from tuner.classifiers.parameters import PARAMETERS, described
+from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, described
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.evaluation.metrics import Evaluation
 
 _LEGIBLE_CLASSES = 40  # counts of more classes are left to the hover text: they would not fit
 _LOWEST, _HIGHEST = np.array([247, 251, 255]), np.array([8, 48, 107])  # RGB of the row shares 0 and 1
 _PREDICTED = "predicted →"
+_FEWEST_TO_LEARN = 8  # trials: of fewer, importances are chance
 _LONGEST = 24  # letters of a name in the picture
 _COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, _LOWEST), (1, _HIGHEST))]
 
@@ -55,12 +59,12 @@ def confusion_figure(evaluation: Evaluation) -> go.Figure:
     return figure
 
 
-def roc_figure(label_index: np.ndarray, probability: np.ndarray, labels: Sequence[str]) -> go.Figure:
+def roc_figure(label_index: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> go.Figure:
     """Draw the ROC curve of each class that is present against the others; of two classes, the second's.
 
     Parameters
     ----------
-    label_index, probability, labels
+    label_index, scores, labels
         As `tuner.evaluation.metrics.evaluate` takes them.
     """
     truth = np.asarray(label_index).astype(np.int64)
@@ -68,7 +72,7 @@ def roc_figure(label_index: np.ndarray, probability: np.ndarray, labels: Sequenc
     present = np.unique(truth)
     classes = [] if len(present) < 2 else [1] if len(labels) == 2 else present
     for index in classes:
-        false_positives, true_positives, _ = roc_curve(truth == index, probability[:, index])
+        false_positives, true_positives, _ = roc_curve(truth == index, scores[:, index])
         area = auc(false_positives, true_positives)
         name = f"{html.escape(labels[index])} ({area:.3f})"
         figure.add_scatter(x=false_positives, y=true_positives, name=name, mode="lines")
@@ -86,8 +90,9 @@ def optimisation_history(trials: pd.DataFrame, metric: str) -> go.Figure:
     Parameters
     ----------
     trials
-        One row a trial: `trial` (its number), `backbone`, each of the searched parameters, `status`
-        (`FINISHED` or `FAILED`) and, for finished ones, the metric.
+        One row a trial: `trial` (its number), `backbone`, `classifier` where it is searched, each of the
+        searched parameters (empty where a trial does not have it), `status` (`FINISHED` or `FAILED`) and,
+        for finished ones, the metric.
     metric
         The column that trials are ranked by.
     """
@@ -123,15 +128,26 @@ def optimisation_history(trials: pd.DataFrame, metric: str) -> go.Figure:
     return figure.update_layout(yaxis_title=metric)
 
 
-def parallel_coordinates(trials: pd.DataFrame, metric: str) -> go.Figure:
-    """Draw each finished trial as a line through its parameters to its score; `trials` as above."""
+def parallel_coordinates(trials: pd.DataFrame, metric: str, classifier: str | None = None) -> go.Figure:
+    """Draw each finished trial as a line through its parameters to its score; `trials` as above.
+
+    `classifier` is the one to draw; None: there is one only.
+    """
     finished = _finished(trials, metric)
+    title = "Parameters and score of each trial"
+    if classifier is not None:
+        finished, title = finished[finished[CLASSIFIER] == classifier], f"{title} of {classifier}"
     if finished.empty:
-        return _figure("No trial finished", [])
-    dimensions = [_backbone_axis(finished["backbone"])]
-    dimensions += [
-        _log_axis(finished[name]) if row.log else _axis(finished[name]) for name, row in PARAMETERS.items()
-    ]
+        return _figure(f"No trial{f' of {classifier}' if classifier else ''} finished", [])
+    dimensions = [_words_axis(finished[BACKBONE])]
+    if CLASS_WEIGHT in finished:
+        dimensions.append(_words_axis(finished[CLASS_WEIGHT]))
+    for name, row in CLASSIFIERS[classifier or DEFAULT].by_name.items():
+        # An axis has a place for every line: what some trials do not have stands in the leaderboard alone.
+        if name in finished and finished[name].notna().all():
+            log = row.log and not row.choices
+            draw = _words_axis if row.choices else _log_axis if log else _axis
+            dimensions.append(draw(finished[name]))
     line = {
         "color": finished[metric],
         "colorscale": "Viridis",
@@ -139,8 +155,47 @@ def parallel_coordinates(trials: pd.DataFrame, metric: str) -> go.Figure:
         "colorbar": {"title": metric},
     }
     parcoords = go.Parcoords(line=line, dimensions=[*dimensions, _axis(finished[metric])])
-    figure = _figure("Parameters and score of each trial", [parcoords])
+    figure = _figure(title, [parcoords])
     return figure.update_layout(margin={"t": 110, "l": 120})
+
+
+def parameter_importance(trials: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw how much of the score's variation each parameter stands for, over all trials; `trials` as above.
+
+    A forest of regression trees learns the score from the parameters (words as places among them, and a
+    value of its own for what a trial does not have); the importance of one is how much worse it tells the
+    scores when that parameter's values are shuffled, as a share of all.
+
+    References
+    ----------
+    L. Breiman, "Random Forests", Machine Learning 45 (2001), section 10.
+    """
+    finished = _finished(trials, metric)
+    names = [name for name in (BACKBONE, CLASSIFIER, *searched_columns(trials)) if name in finished]
+    varied = [name for name in names if finished[name].nunique(dropna=False) > 1]
+    if len(finished) < _FEWEST_TO_LEARN or not varied or finished[metric].nunique() < 2:
+        return _figure("Too few trials to tell which parameters matter", [])
+    table = pd.DataFrame({name: _numbers(finished[name]) for name in varied})
+    forest = RandomForestRegressor(200, min_samples_leaf=2, random_state=0).fit(table, finished[metric])
+    found = permutation_importance(forest, table, finished[metric], n_repeats=20, random_state=0)
+    means = np.maximum(found.importances_mean, 0)
+    shares = pd.Series(means / max(means.sum(), np.finfo(float).tiny), varied).sort_values()
+    figure = _figure(f"Which parameters decide {metric}", [])
+    figure.add_bar(x=shares, y=shares.index, orientation="h", hovertemplate="%{y}: %{x:.0%}<extra></extra>")
+    return figure.update_xaxes(title="share of importance", tickformat=".0%")
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """A column that a tree can split: words by their places; what is not there, below everything."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values.fillna(values.min() - 1)
+    return pd.Series(pd.factorize(values, sort=True)[0], values.index)
+
+
+def searched_columns(trials: pd.DataFrame) -> list[str]:
+    """The columns of searched parameters, in the order of the table of classifiers."""
+    known = dict.fromkeys(name for row in CLASSIFIERS.values() for name in row.by_name)
+    return [name for name in (*known, CLASS_WEIGHT) if name in trials]
 
 
 def score_by_backbone(trials: pd.DataFrame, metric: str) -> go.Figure:
@@ -174,7 +229,8 @@ def leaderboard(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     table = pd.concat([ranked, failed]) if len(failed) else ranked
     ranks = pd.Series(range(1, len(ranked) + 1), dtype="Int64").reindex(range(len(table)))
     table = table.reset_index(drop=True).assign(rank=ranks)
-    first = ["rank", "trial", metric, "backbone", *PARAMETERS]
+    classifier = [CLASSIFIER] if CLASSIFIER in table else []
+    first = ["rank", "trial", metric, BACKBONE, *classifier, *searched_columns(table)]
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
@@ -306,9 +362,9 @@ def _axis(values: pd.Series) -> dict[str, object]:
     return axis
 
 
-def _backbone_axis(backbones: pd.Series) -> dict[str, object]:
-    codes, names = pd.factorize(backbones, sort=True)  # these names plotly takes as they are, unescaped
-    axis = _axis(pd.Series(codes, name="backbone"))
+def _words_axis(words: pd.Series) -> dict[str, object]:
+    codes, names = pd.factorize(words, sort=True)  # these names plotly takes as they are, unescaped
+    axis = _axis(pd.Series(codes, name=words.name))
     return axis | {"tickvals": list(range(len(names))), "ticktext": list(names)}
 
 

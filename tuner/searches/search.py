@@ -18,7 +18,7 @@ from tuner.base.errors import SearchError
 from tuner.base.interrupts import StopRequests, at_last, stop_requests, uninterrupted
 from tuner.checks.cluster import check_workers
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import Experiment
+from tuner.experiment.schema import Experiment, SearchSettings
 from tuner.extraction.cache import FeatureCache
 from tuner.models.flavor import write_model_files
 from tuner.networks.table import check_names
@@ -160,12 +160,30 @@ def run_search(
             images=experiment.images,
             store=store,
             run_id=run.run_id,
-            connects=experiment.search.fit == "spark",
+            connects=_connects(experiment),
         )
         if hosts:
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)
         search = _Search(experiment, store, run, cache, session, console, stop, launch.wait().workers, left)
         return search.go_on_with(resume) if resume else search.start()
+
+
+def _connects(experiment: Experiment) -> bool:
+    """Whether it is certain that some trials fit on the cluster."""
+    search = experiment.search
+    return search.fit == "spark" or any("worker" not in choice.row.fits for choice in search.choices)
+
+
+def fitted_on_spark(search: SearchSettings, size: int) -> frozenset[str]:
+    """The classifiers that MLlib fits on the cluster: for nobody else can, or the tables are large.
+
+    `size` is that of the widest network's features, in bytes.
+    """
+    inside = fits_in_workers(search.fit, size)
+    rows = [choice.row for choice in search.choices]
+    return frozenset(
+        row.name for row in rows if "worker" not in row.fits or ("spark" in row.fits and not inside)
+    )
 
 
 def fits_in_workers(asked: WhereToFit, size: int) -> bool:
@@ -242,7 +260,9 @@ class _Search:
 
     def _trial(self, prepared: PreparedImages, staging: Path) -> Trial:
         search, cores, spark = self.experiment.search, self.session.cores, self.session.spark
-        write_model_files(staging / "model", first_image(prepared))
+        rows = [choice.row for choice in search.choices]
+        sklearn = any(row.library == "sklearn" for row in rows)
+        write_model_files(staging / "model", first_image(prepared), sklearn=sklearn)
         trial = Trial(
             tracking=self.store,
             parent_id=self.run.run_id,
@@ -250,30 +270,41 @@ class _Search:
             labels=prepared.labels,
             folds=self.experiment.split.folds,
             metric=search.metric,
-            class_weight=search.class_weight,
+            class_weight=search.class_weight_of_all,
+            seed=search.seed,
             model_files=self.cache.place.for_workers(spark, staging / "model"),
+            saved=staging / "saved",
+            on_spark=self._on_spark(prepared),
             unsent=self.cache.root / UNSENT / self.run.run_id,
             threads=max(1, cores // search.parallelism),
             at_once=search.parallelism,
             timeout=search.trial_timeout,
         )
-        if self._fits_in_workers(prepared):
+        if any(row.name not in trial.on_spark for row in rows):
             matrices = write_matrices(self.cache, prepared, staging / "features")
             folder = self.cache.place.for_workers(spark, matrices.folder)
-            return replace(trial, matrices=replace(matrices, folder=folder))
-        tables = publish_tables(self.session, self.cache, prepared, copies=search.parallelism)
-        return replace(trial, tables=tables, endpoint=self.session.endpoint)
+            trial = replace(trial, matrices=replace(matrices, folder=folder))
+        if trial.on_spark:
+            tables = publish_tables(self.session, self.cache, prepared, copies=search.parallelism)
+            trial = replace(trial, tables=tables, endpoint=self.session.endpoint)
+        return trial
 
-    def _fits_in_workers(self, prepared: PreparedImages) -> bool:
-        """Decide where trials fit, and say it."""
-        asked, size = self.experiment.search.fit, matrix_bytes(prepared)
-        inside = fits_in_workers(asked, size)
-        where = "in the workers" if inside else "by MLlib on Spark"
+    def _on_spark(self, prepared: PreparedImages) -> frozenset[str]:
+        """Decide which classifiers are fitted on the cluster, and say it."""
+        search, size = self.experiment.search, matrix_bytes(prepared)
+        outside = fitted_on_spark(search, size)
+        inside = {choice.row.name for choice in search.choices} - outside
+        where = "in the workers" if not outside else "by MLlib on Spark"
+        if inside and outside:
+            where += f" ({', '.join(sorted(outside))}) and in the workers ({', '.join(sorted(inside))})"
         self.console.print(
-            f"trials fit {where} (fit: {asked}; {size / 2**20:,.0f} MiB of features)", markup=False
+            f"trials fit {where} (fit: {search.fit}; {size / 2**20:,.0f} MiB of features)",
+            markup=False,
+            soft_wrap=True,
         )
-        self.run.batch(params={"search.fits_in": "worker" if inside else "spark"})
-        return inside
+        both = "worker, spark" if inside else "spark"
+        self.run.batch(params={"search.fits_in": both if outside else "worker"})
+        return outside
 
     def _run_trials(
         self, trial: Trial, ended: Sequence[TrialResult]

@@ -18,8 +18,6 @@ from tuner.networks.resolution import Network, load_network, resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.networks.table import find_architecture
 
-LISTED = ("class", "label", "probability")  # what is known of each of the likeliest classes
-
 
 class ImageNetScorer:
     """A network with its head for ImageNet's classes, on the bytes of image files in this process.
@@ -38,6 +36,9 @@ class ImageNetScorer:
     NetworkError
         The network has no such head.
     """
+
+    score_column = PROBABILITY
+    listed = ("class", "label", PROBABILITY)  # what is known of each of the likeliest classes
 
     def __init__(self, network: Network, threads: int | None = None) -> None:
         check_head(network.name, network.width)
@@ -92,5 +93,5 @@ class ImageNetScorer:
         if probability is None:
             return None, None, None
         likeliest = decode_predictions(probability[None], max(top_k, 1))[0]
-        listed = [dict(zip(LISTED, likely, strict=True)) for likely in likeliest]
+        listed = [dict(zip(self.listed, likely, strict=True)) for likely in likeliest]
         return likeliest[0][1], probability.tolist(), listed

@@ -13,6 +13,7 @@ EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
 STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes FAILED over its KILLED
 DATA_DIGEST = "tuner.data_digest"
+WARNINGS = "tuner.warnings"  # of a trial: what a library warned of while it fitted
 
 # Tags of a model version: the search that made it, and its last moves (alias, from, to, at, why).
 SEARCH_RUN = "tuner.search_run_id"

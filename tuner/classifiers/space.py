@@ -148,6 +148,8 @@ class Parameter:
         Its values, if they are words.
     only_with
         Another parameter, and the values of it with which this one is there; None: it always is.
+    at_most
+        What its values must not exceed: the images of a fit, the features of one.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Parameter:
     log: bool = False
     choices: tuple[str, ...] = ()
     only_with: tuple[str, tuple[str, ...]] | None = None
+    at_most: tuple[Literal["images", "features"], ...] = ()
 
     def typed(self, value: Any) -> Value:
         """A value of this parameter, of whatever MLflow or hyperopt keeps of it."""

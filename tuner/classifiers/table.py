@@ -169,6 +169,7 @@ _MLLIB = (
             _choice(MODEL_TYPE, "gaussian", *NOT_NEGATIVE, default=("gaussian",)),
             _range("smoothing", 1e-3, 10, log=True, simpler="larger", only_with=(MODEL_TYPE, NOT_NEGATIVE)),
         ),
+        fixed={MODEL_TYPE: "gaussian"},
         cost=5,
         spots={"NaiveBayes": {MODEL_TYPE: "gaussian"}},
     ),
@@ -205,7 +206,7 @@ _MLLIB = (
 
 _PRESTEP = (
     _choice(PRESTEP, *PRESTEPS, default=(NONE,)),
-    _count(COMPONENTS, 8, 64, only_with=(PRESTEP, (PCA,))),
+    _count(COMPONENTS, 8, 64, only_with=(PRESTEP, (PCA,)), at_most=("images", "features")),
 )
 _TREES = _count("n_estimators", 50, 300)
 _DEPTH = _count("max_depth", 2, 30)
@@ -353,7 +354,7 @@ _SKLEARN = (
         "KNeighbors",
         "k-nearest neighbours",
         "neighbors.KNeighborsClassifier",
-        _count("n_neighbors", 3, 24, simpler="larger"),
+        _count("n_neighbors", 3, 24, simpler="larger", at_most=("images",)),
         _choice("weights", "uniform", "distance", default=("uniform",)),
         weighted=False,
         spots={f"KNeighbors-{k}": {"n_neighbors": k} for k in range(3, 25)},

@@ -62,7 +62,7 @@ class Choice:
         known = {dimension.name: dimension for dimension in self.dimensions}
         for name, value in values.items():
             if name not in known:
-                raise ValueError(f"the key {name} is unknown, or no parameter of {self.row.name} here")
+                raise ValueError(f"has {name}, which is no parameter of {self.row.name} here")
             if value not in known[name].space:
                 text = known[name].parameter.shown(value) if isinstance(value, str) else f"{value:g}"
                 raise ValueError(

@@ -163,6 +163,59 @@ def _resume(
 
 
 @app.command()
+def spot_check(
+    experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
+    images: Images = "",
+    backbone: Backbones = "",
+    classifier: Annotated[
+        str, typer.Option(help="What to try, by name: sklearn.Ridge,KNeighbors-5; empty: as in the file.")
+    ] = "",
+    validation: Annotated[str, _option("validation", "holdout or cv:5")] = "",
+    metric: Annotated[str, _option("metric", "What combinations are ranked by")] = "",
+    parallelism: Annotated[str, _option("parallelism", "How many combinations at once")] = "",
+    seed: Annotated[str, _option("seed", "The seed of splits and of classifiers")] = "",
+    trial_timeout: Annotated[str, _option("trial_timeout", "Seconds for one combination")] = "",
+    precision: Precision = "",
+    cache: Cache = "",
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Log the model of each combination, too.")
+    ] = False,
+    then_search: Annotated[
+        int, typer.Option(help="Search over the networks and classifiers of the best so many; 0: do not.")
+    ] = 0,
+    master: Annotated[str, _MASTER] = "",
+) -> None:
+    """Try every network with forty classifiers, in minutes; log and rank what they are worth."""
+    overrides: dict[str, str | None] = {
+        "images": images,
+        "backbone": backbone,
+        "validation": validation,
+        "metric": metric,
+        "parallelism": parallelism,
+        "seed": seed,
+        "trial_timeout": trial_timeout,
+        "precision": precision,
+        "cache": cache,
+    }
+    if then_search < 0:
+        raise ExperimentError(f"--then-search is {then_search}: it must be 0 or more.")
+    read = read_experiment(experiment, overrides)
+    data = read.to_yaml_dict()
+    data["spot_check"] |= {"classifiers": classifier} if classifier else {}
+    data["spot_check"] |= {"keep_models": True} if keep_models else {}
+    read = experiment_of(data, str(experiment))
+    from tuner.cli.spot_check import show_spot_check  # imports take seconds
+    from tuner.searches.search import run_search
+    from tuner.searches.spot_check import run_spot_check, search_of_best
+
+    done = run_spot_check(read, master=master or None, console=console)
+    show_spot_check(done, read.search.metric, console)
+    if then_search:
+        again = search_of_best(read, done.table, then_search)
+        _show(run_search(again, master=master or None, console=console))
+
+
+@app.command()
 def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
     """Send trials to MLflow that a search could not log, for its server was gone."""
     from tuner.tracking.unsent_trials import push as push_unsent

@@ -171,7 +171,7 @@ def experiment_of(data: Any, where: str, overrides: Mapping[str, str | None] | N
     """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
     if not isinstance(data, dict):
         raise ExperimentError(f"{where} must hold keys and values, such as name:.")
-    for group in ("split", "search", "registry", "gate"):
+    for group in ("split", "search", "spot_check", "registry", "gate"):
         if data.get(group) is None:
             data.pop(group, None)
         elif not isinstance(data[group], dict):

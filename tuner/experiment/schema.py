@@ -37,6 +37,7 @@ from tuner.classifiers.parameters import PARAMETERS, TrialParams
 from tuner.classifiers.space import Frozen, ParamSpace, Space, Value, shown
 from tuner.classifiers.table import DEFAULT, find_classifier
 from tuner.experiment.choices import Choice, ClassifierSpec, dimensions, read_classifiers
+from tuner.experiment.spots import SpotCheck
 
 CHALLENGER = "challenger"  # the alias of a version that has not won its place
 
@@ -423,6 +424,8 @@ class Experiment(Frozen):
         What is held back.
     search
         The space, and how it is searched.
+    spot_check
+        What a spot-check tries.
     registry
         Where the winner goes.
     gate
@@ -438,6 +441,7 @@ class Experiment(Frozen):
     cache: PlaceOf = DEFAULT_CACHE
     split: Split = Split()
     search: SearchSettings
+    spot_check: SpotCheck = SpotCheck()
     registry: Registry = Registry()
     gate: Gate = Gate()
 

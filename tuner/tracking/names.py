@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 # Tags.
-KIND = "tuner.kind"  # search, trial, features, evaluate or promote
+KIND = "tuner.kind"  # search, spot-check, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
@@ -32,6 +32,9 @@ SPACE_FILE = "search_space.json"
 QUARANTINE_FILE = "quarantine.csv"
 SPLIT_FILE = "split.parquet"  # path, label, digest and part of every image used
 LEADERBOARD_FILE = "leaderboard.json"
+SPOT_CHECK_FILE = "spot_check.json"
+SPOT_CHECK_CHARTS = "charts/spot_check.html"
+FINAL_REPORT_FILE = "final_report.json"
 NETWORKS_FOLDER = "networks"
 CHARTS_FILE = "charts/search.html"
 TEST_CHARTS_FILE = "charts/test.html"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.entities import LoggedModel
 
 from tuner.base.choices import ClassWeight
 from tuner.base.errors import TrialError
@@ -52,7 +53,7 @@ class _Found:
     metrics: dict[str, float]
     history: list[float]
     warnings: tuple[str, ...]
-    fitted: Fitted
+    fitted: Fitted | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Trial:
         For the products of matrices, and how many trials run at once.
     timeout
         Seconds that a trial may take; None: any.
+    keeps_model
+        Whether the model is logged, too; a spot-check asks for scores alone.
     """
 
     tracking: Tracking
@@ -114,6 +117,7 @@ class Trial:
     threads: int = 1
     at_once: int = 1
     timeout: float | None = None
+    keeps_model: bool = True
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Run one trial; gives its result as hyperopt keeps it."""
@@ -153,7 +157,7 @@ class Trial:
                 evaluation, scored, made, fitted = self._cross_validate(fits)
             else:
                 fit = fits.fit_and_score(VALIDATION)
-                scored, made, fitted = fit.scored, [fit], fit.fitted()
+                scored, made, fitted = fit.scored, [fit], fit.fitted() if self.keeps_model else None
                 evaluation = evaluate(scored.label_index, scored.scores, self.labels, scored.gives)
         metrics = self._checked(evaluation.metrics) | {
             "train_accuracy": float(np.mean([fit.train_accuracy for fit in made])),
@@ -190,17 +194,7 @@ class Trial:
         return SparkSetting(len(self.labels), widths, self.class_weight, self.seed, self.saved)
 
     def _log(self, run: RunLog, found: _Found) -> None:
-        network = self.networks[found.params.backbone]
-        # The network by its digest: the search stores its file once.
-        model = FittedModel(
-            network=network,
-            head=found.fitted.head,
-            params=classifier_params(found.params, self.class_weight),
-            labels=self.labels,
-            uri=f"runs:/{self.parent_id}/{names.NETWORKS_FOLDER}/{Path(network.file).name}",
-            saved=found.fitted.saved,
-        )
-        logged = log_model(run, model, name=names.MODEL, files=brought_here(self.model_files))
+        logged = None if found.fitted is None else self._log_model(run, found.params, found.fitted)
         log_evaluation(
             run,
             found.evaluation,
@@ -209,10 +203,23 @@ class Trial:
             metrics=found.metrics,
             histories={names.HISTORY: found.history} if found.history else {},
             tags={names.WARNINGS: "; ".join(found.warnings)[:_LONGEST_TAG]} if found.warnings else {},
-            model_id=logged.model_id,
+            model_id=None if logged is None else logged.model_id,
         )
 
-    def _cross_validate(self, fits: Fits) -> tuple[Evaluation, Scored, list[Fit], Fitted]:
+    def _log_model(self, run: RunLog, params: TrialParams, fitted: Fitted) -> LoggedModel:
+        network = self.networks[params.backbone]
+        # The network by its digest: the search stores its file once.
+        model = FittedModel(
+            network=network,
+            head=fitted.head,
+            params=classifier_params(params, self.class_weight),
+            labels=self.labels,
+            uri=f"runs:/{self.parent_id}/{names.NETWORKS_FOLDER}/{Path(network.file).name}",
+            saved=fitted.saved,
+        )
+        return log_model(run, model, name=names.MODEL, files=brought_here(self.model_files))
+
+    def _cross_validate(self, fits: Fits) -> tuple[Evaluation, Scored, list[Fit], Fitted | None]:
         """Fit and score each fold, then fit the model to keep on all of them."""
         made = [fits.fit_and_score(f"fold-{number}") for number in range(self.folds)]
         pooled = Scored(
@@ -225,7 +232,7 @@ class Trial:
             evaluate(fit.scored.label_index, fit.scored.scores, self.labels, pooled.gives) for fit in made
         ]
         evaluation = summarize_folds(per_fold, pooled.label_index, pooled.scores, pooled.gives)
-        return evaluation, pooled, made, fits.fit_all()
+        return evaluation, pooled, made, fits.fit_all() if self.keeps_model else None
 
     def _checked(self, metrics: Mapping[str, float]) -> dict[str, float]:
         value = metrics.get(self.metric, math.nan)

@@ -181,7 +181,12 @@ def spot_check(
         bool, typer.Option("--keep-models", help="Log the model of each combination, too.")
     ] = False,
     then_search: Annotated[
-        int, typer.Option(help="Search over the networks and classifiers of the best so many; 0: do not.")
+        int,
+        typer.Option(
+            "--then-search",
+            "--then_search",
+            help="Search over the networks and classifiers of the best so many; 0: do not.",
+        ),
     ] = 0,
     master: Annotated[str, _MASTER] = "",
 ) -> None:

@@ -97,12 +97,15 @@ def _score_udf(head: SklearnHead) -> Any:
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         loaded = SklearnHead.loads(data, "the pipeline")
         for batch in batches:
-            rows = batch.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
-            scores = np.full((len(rows), classes), np.nan)
-            good = np.isfinite(rows).all(axis=1)
-            if good.any():
-                scores[good] = loaded.score(rows[good])
-            ends = np.arange(len(rows) + 1, dtype=np.int32) * classes
+            scores = np.full((len(batch), classes), np.nan)
+            there = np.flatnonzero(batch.is_valid().to_numpy(zero_copy_only=False))
+            if len(there):
+                values = batch.drop_null().flatten().to_numpy(zero_copy_only=False)
+                rows = values.reshape(len(there), -1)
+                good = np.isfinite(rows).all(axis=1)
+                if good.any():
+                    scores[there[good]] = loaded.score(rows[good])
+            ends = np.arange(len(batch) + 1, dtype=np.int32) * classes
             yield pa.ListArray.from_arrays(pa.array(ends), pa.array(scores.ravel()))
 
     # Said to be nondeterministic, Spark does not repeat it for each of its uses.

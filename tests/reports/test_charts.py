@@ -226,3 +226,76 @@ def test_the_leaderboard_of_failures_has_no_ranks():
     table = charts.leaderboard(ALL_FAILED, "accuracy")
     assert table["trial"].tolist() == [1, 2, 3, 4, 5, 6]
     assert table["rank"].isna().all()
+
+
+# Several classifiers
+
+
+def several(metric: str = "accuracy") -> pd.DataFrame:
+    """Each with its own parameters; those of the others are empty. The forest's depth decides."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(1, 25):
+        if number % 2:
+            depth = int(rng.integers(3, 12))
+            values = {
+                "classifier": "RandomForest",
+                "numTrees": int(rng.integers(20, 90)),
+                "maxDepth": depth,
+            }
+            score = depth / 12
+        else:
+            prestep = ["none", "PCA"][number % 4 // 2]
+            values = {"classifier": "sklearn.Ridge", "alpha": float(rng.uniform(0, 9)), "prestep": prestep}
+            values |= {"k": 5} if prestep == "PCA" else {}
+            score = 0.5
+        rows.append(
+            {
+                "trial": number,
+                "backbone": "A",
+                **values,
+                "status": "FINISHED",
+                metric: score,
+                "seconds": 1.0,
+            }
+        )
+    rows[0] |= {"status": "FAILED", metric: np.nan}
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "axes"),
+    [
+        ("RandomForest", ["backbone", "numTrees", "maxDepth", "accuracy"]),
+        ("sklearn.Ridge", ["backbone", "alpha", "prestep", "accuracy"]),  # k is not there in all
+    ],
+)
+def test_parallel_coordinates_of_a_classifier_have_its_own_axes(classifier: str, axes: list[str]) -> None:
+    (parcoords,) = charts.parallel_coordinates(several(), "accuracy", classifier).data
+    assert [axis.label for axis in parcoords.dimensions] == axes
+    for axis in parcoords.dimensions:
+        assert np.isfinite(list(axis["values"])).all()
+
+
+def test_the_parameter_that_decides_the_score_is_the_most_important() -> None:
+    (bars,) = charts.parameter_importance(several(), "accuracy").data
+    assert sum(bars.x) == pytest.approx(1)
+    assert bars.y[-1] == "maxDepth"
+    assert {"classifier", "numTrees", "alpha", "prestep", "k"} < set(bars.y)
+    assert "backbone" not in bars.y  # there is one only
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_of_few_trials_no_importance_is_told(count: int) -> None:
+    assert not charts.parameter_importance(several().head(count), "accuracy").data
+
+
+def test_the_leaderboard_has_the_parameters_of_all_classifiers() -> None:
+    table = charts.leaderboard(several(), "accuracy")
+    assert list(table.columns[:5]) == ["rank", "trial", "accuracy", "backbone", "classifier"]
+    assert set(table.columns[5:10]) == {"numTrees", "maxDepth", "alpha", "prestep", "k"}
+    for figure in (
+        charts.optimisation_history(several(), "accuracy"),
+        charts.score_by_backbone(several(), "accuracy"),
+    ):
+        assert "sklearn.Ridge, alpha" in figure.to_json()

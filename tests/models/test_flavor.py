@@ -26,15 +26,20 @@ from tests.helpers.models import (
     ODD_IMAGES,
     assemble,
     contents_frame,
+    embedded,
     letter_files,
     random_head,
 )
 from tests.models.test_pipeline import LABELS, png
 from tuner.base.errors import ModelError
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.scikit import fit_sklearn
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.experiment.schema import NetworkSpec
+from tuner.images.index import nominal
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.fitted.estimators import classifier_params, fit_estimator
+from tuner.models.fitted.saved import read_saved
 from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
 from tuner.models.pipeline import head_of
@@ -306,6 +311,58 @@ def test_both_faces_agree_on_real_images(
     right = sum(a["prediction"] == path.parent.name for a, path in zip(answers, files, strict=True))
     assert right / len(files) > 0.9
     frame.unpersist()
+
+
+QUICK = {
+    "n_estimators": 5,
+    "max_iter": 5,
+    "numTrees": 5,
+    "maxDepth": 3,
+    "hiddenSize": 4,
+    "maxIter": 3,
+    "factorSize": 2,
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != DEFAULT])
+def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
+    name: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    """As they are when they are loaded again; what cannot be decoded has an error, and no answer."""
+    network, row = embedded(tmp_path), CLASSIFIERS[name]
+    contents = list(ODD_IMAGES.values())
+    label = np.arange(len(contents)) % len(LABELS)
+    featurizer = DeepImageFeaturizer.from_network(network, inputCol="content", outputCol="features")
+    frame = featurizer.transform(contents_frame(spark, contents)).orderBy("number")
+    features = np.stack([found.features.toArray() for found in frame.collect()]).astype(np.float32)
+    values = {key: QUICK[key] for key in row.by_name if key in QUICK}
+    params = TrialParams.of(network.name, name, **values)
+    saved = None
+    if row.library == "sklearn":
+        head = fit_sklearn(params, features, label, None, classes=len(LABELS), seed=0).head
+    else:
+        rows = [(int(k), Vectors.dense(x)) for k, x in zip(label, features.tolist(), strict=True)]
+        table = spark.createDataFrame(rows, ["label_index", "features"]).coalesce(1)
+        table = table.withMetadata("label_index", nominal(len(LABELS)))
+        fitted = fit_estimator(table, params, width=network.width, classes=len(LABELS), seed=0)
+        saved = tmp_path / "saved"
+        fitted.write().save(str(saved))
+        head = read_saved(saved, row, len(LABELS))
+    model = FittedModel(network, head, {}, LABELS, saved=saved)
+    folder, _ = logged(model, contents[0], tmp_path)
+
+    images = [*contents, *NO_IMAGES.values()]
+    answers = Scorer.load(folder).answer(images).to_dict("records")
+    assert set(answers[0]) == {"prediction", row.gives, "error"}
+    assert Model.load(folder).signature.outputs.input_names() == ["prediction", row.gives, "error"]
+    rows = mlflow.spark.load_model(str(folder)).transform(contents_frame(spark, images)).collect()
+    for answer, found in zip(answers, sorted(rows, key=lambda row: row.number), strict=True):
+        assert answer["prediction"] == found.predicted_label
+        if answer["error"] is None:
+            np.testing.assert_allclose(answer[row.gives], found[row.gives].toArray(), rtol=0, atol=1e-5)
+        else:
+            assert (answer[row.gives], found[row.gives]) == (None, None)
 
 
 # What serving needs

@@ -97,7 +97,6 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
 
 def keras_scorer(scorer: Scorer) -> Any:
     """Build preprocessing, keras_network and classifier as one `keras.Model` of Keras's own layers."""
-    keras = import_keras()
     network = scorer.network
     if not isinstance(scorer.head, LinearHead | PerceptronHead):
         raise ModelError(
@@ -107,6 +106,7 @@ def keras_scorer(scorer: Scorer) -> Any:
             "predict), "
             "or search one of these."
         )
+    keras = import_keras()
     if Path(network.file).suffix != ".keras":
         raise ModelError(
             f"The network {network.name} is a SavedModel, which cannot become part of a Keras model: save "

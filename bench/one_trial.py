@@ -66,6 +66,7 @@ def open_trial(folder: Path, rows: int, width: int, classes: int) -> Trial:
         folds=0,
         metric="accuracy",
         model_files=folder / "model",
+        saved=folder / "saved",
         unsent=folder / "unsent",
         matrices=made_up(folder / "features", rows, width, classes),
     )

@@ -9,7 +9,7 @@ from tuner.base.errors import ExperimentError
 from tuner.classifiers.table import CLASSIFIERS
 from tuner.experiment.schema import Experiment
 from tuner.reports.spot_check import ranked_table
-from tuner.searches.spot_check import combinations_of, search_of_best
+from tuner.searches.spot_check import check_then_search, combinations_of, search_of_best
 from tuner.tracking.results import TrialResult
 
 
@@ -69,6 +69,27 @@ def test_the_best_combinations_become_a_search_over_their_networks_and_classifie
     assert [spec.name for spec in search_of_best(one, table, 1).search.classifier or ()] == [
         "sklearn.Ridge"
     ]
+
+
+def test_a_search_after_a_spot_check_has_nothing_of_classifiers_that_are_not_in_it() -> None:
+    point = {"backbone": "VGG16", "regParam": 0.1, "elasticNetParam": 0, "maxIter": 9}
+    one = experiment(spots="sklearn.Ridge-1,LogisticRegression", regParam="0.1,0.2", points=[point])
+    spots, params = combinations_of(one)
+    for best in ("sklearn.Ridge-1", "LogisticRegression"):
+        results = [
+            TrialResult(number, p, str(number), "id", {"accuracy": float(spot == best)}, 1.0)
+            for number, (spot, p) in enumerate(zip(spots, params, strict=True), start=1)
+        ]
+        search = search_of_best(one, ranked_table(results, spots, "accuracy"), 1).search
+        assert search.points == ()
+        assert ("regParam" in search.spaces) == (best == "LogisticRegression")
+    assert str(search.spaces["regParam"]) == "0.1,0.2"
+
+
+def test_the_simplest_of_several_classifiers_is_refused_before_anything_is_tried() -> None:
+    data = {"name": "a", "images": "b", "search": {"backbone": "VGG16", "select": "one-standard-error"}}
+    with pytest.raises(ExperimentError, match="set select to best for a search after a spot-check"):
+        check_then_search(Experiment.model_validate(data | {"split": {"validation": "cv:3"}}))
 
 
 @pytest.mark.long

@@ -211,12 +211,16 @@ def spot_check(
     read = experiment_of(data, str(experiment))
     from tuner.cli.spot_check import show_spot_check  # imports take seconds
     from tuner.searches.search import run_search
-    from tuner.searches.spot_check import run_spot_check, search_of_best
+    from tuner.searches.spot_check import check_then_search, run_spot_check, search_of_best
 
+    if then_search:
+        check_then_search(read)
     done = run_spot_check(read, master=master or None, console=console)
     show_spot_check(done, read.search.metric, console)
     if then_search:
         again = search_of_best(read, done.table, then_search)
+        if read.search.points:
+            console.print("search.points are left out: they are of the experiment's own classifiers")
         _show(run_search(again, master=master or None, console=console))
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from tuner.base.choices import NEEDS_PROBABILITY
 from tuner.base.errors import ExperimentError
 from tuner.base.interrupts import advising
-from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.table import CLASSIFIERS, SPOTS
+from tuner.classifiers.parameters import PARAMETERS, TrialParams
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS
 from tuner.experiment.file import experiment_of
 from tuner.experiment.schema import Experiment
 from tuner.networks.table import check_names
@@ -115,6 +115,11 @@ def run_spot_check(
     console
         Where progress is shown; None: standard output.
 
+    Returns
+    -------
+    SpotCheckResult
+        With at least one combination that succeeded.
+
     Raises
     ------
     InvalidInput
@@ -172,15 +177,27 @@ def _try_all(found: Opened, spots: Sequence[str], combinations: Sequence[TrialPa
     return SpotCheckResult(found.run.run_id, found.store.experiment_id, table, prepared.extracted)
 
 
-def search_of_best(experiment: Experiment, table: pd.DataFrame, count: int) -> Experiment:
-    """The experiment of a search over the networks and classifiers of the best combinations.
-
-    A classifier that the experiment describes keeps its spaces, another has its row's.
+def check_then_search(experiment: Experiment) -> None:
+    """Refuse, before anything is tried, a search that cannot follow a spot-check.
 
     Raises
     ------
     ExperimentError
-        These classifiers do not go with the experiment's search.
+        It would choose the simplest of several classifiers.
+    """
+    if experiment.search.select == "one-standard-error":
+        raise ExperimentError(
+            "select: one-standard-error takes the simplest model, and which of two classifiers is "
+            "simpler is "
+            "not known: set select to best for a search after a spot-check."
+        )
+
+
+def search_of_best(experiment: Experiment, table: pd.DataFrame, count: int) -> Experiment:
+    """The experiment of a search over the networks and classifiers of the best combinations.
+
+    A classifier that the experiment describes keeps its spaces, another has its row's. Points of the
+    experiment's search are left out, for they are of its own classifiers.
     """
     best = table[table["status"] == "FINISHED"].head(count)
     backbones = set(best["backbone"])
@@ -189,4 +206,8 @@ def search_of_best(experiment: Experiment, table: pd.DataFrame, count: int) -> E
     described = {spec["name"]: spec for spec in data["search"].get("classifier", [])}
     data["search"]["backbone"] = [spec for spec in data["search"]["backbone"] if spec["name"] in backbones]
     data["search"]["classifier"] = [described.get(name, name) for name in families]
+    data["search"].pop("points", None)
+    if DEFAULT not in families:
+        for name in PARAMETERS:
+            data["search"].pop(name, None)
     return experiment_of(data, "The search after the spot-check")

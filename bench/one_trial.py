@@ -21,7 +21,7 @@ import typer
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from report import machine, table
 
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.models.flavor import write_model_files
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.classifiers.table import CLASSIFIERS, PRESTEP, SPOTS, Classifier
+from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.rows.sklearn import PRESTEP
+from tuner.classifiers.table import CLASSIFIERS, SPOTS
 
 _GIVES = {"probability": "probabilities", "decision": "decision values"}
 

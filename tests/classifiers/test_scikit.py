@@ -12,8 +12,9 @@ from sklearn.preprocessing import FunctionTransformer
 from tuner.base.errors import ModelError, TrialError
 from tuner.classifiers.heads.files import read_head
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.rows.sklearn import PRESTEPS
 from tuner.classifiers.scikit import SklearnHead, fit_sklearn, make_pipeline
-from tuner.classifiers.table import CLASSIFIERS, PRESTEPS, SPOTS
+from tuner.classifiers.table import CLASSIFIERS, SPOTS
 
 SPOTS_OF_SKLEARN = {spot: of for spot, of in SPOTS.items() if CLASSIFIERS[of[0]].library == "sklearn"}
 RNG = np.random.default_rng(0)

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.rows.sklearn import PRESTEPS
 from tuner.classifiers.space import ParamSpace
-from tuner.classifiers.table import (
-    CLASSIFIERS,
-    DEFAULT,
-    PRESTEPS,
-    SPOTS,
-    Classifier,
-    find_classifier,
-)
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS, find_classifier
 
 ROWS = list(CLASSIFIERS.values())
 OWN = {"hiddenSize", "prestep", "k"}  # not the library's: of a layer, and of the step before

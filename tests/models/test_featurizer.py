@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from tests.helpers.models import ODD_IMAGES
 from tuner.base.choices import Decoding, Preprocessing
 from tuner.base.errors import ImageSourceError, NetworkError, TunerError
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.udf import worker_threads
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.networks.inference import content_reader, featurize

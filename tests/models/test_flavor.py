@@ -35,10 +35,10 @@ from tuner.base.errors import ModelError
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.scikit import fit_sklearn
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.images.index import nominal
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.fitted.estimators import classifier_params, fit_estimator
+from tuner.models.fitted.estimators import classifier_params, fit_estimator, save_fitted
 from tuner.models.fitted.saved import read_saved
 from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
@@ -347,7 +347,7 @@ def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
         table = table.withMetadata("label_index", nominal(len(LABELS)))
         fitted = fit_estimator(table, params, width=network.width, classes=len(LABELS), seed=0)
         saved = tmp_path / "saved"
-        fitted.write().save(str(saved))
+        save_fitted(fitted, saved)
         head = read_saved(saved, row, len(LABELS))
     model = FittedModel(network, head, {}, LABELS, saved=saved)
     folder, _ = logged(model, contents[0], tmp_path)

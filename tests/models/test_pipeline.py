@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from tests.helpers.models import assemble
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.fitted.estimators import fit_estimator
 from tuner.networks.resolution import Network, resolve_network

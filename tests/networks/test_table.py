@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tuner.base.errors import NetworkError
-from tuner.experiment.schema import Experiment, SearchSettings
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.images.decoding import preprocess
 from tuner.networks.embedded.files import NETWORK_FILES
 from tuner.networks.files import open_network

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from tuner.base.errors import CacheError
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings, Split
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment, Split
+from tuner.experiment.search import SearchSettings
 from tuner.extraction.cache import FeatureCache
 from tuner.extraction.files import Row, write_part
 from tuner.images.index import ImageSet

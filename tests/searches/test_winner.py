@@ -3,7 +3,8 @@ import pytest
 
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import Experiment, SearchSettings, Split
+from tuner.experiment.schema import Experiment, Split
+from tuner.experiment.search import SearchSettings
 from tuner.searches.winner import choose, solver_difference
 from tuner.tracking.results import TrialResult
 

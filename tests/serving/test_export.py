@@ -16,7 +16,7 @@ from tuner.classifiers.heads.mllib import PerceptronHead
 from tuner.classifiers.heads.trees import TreesHead
 from tuner.classifiers.linear import LinearHead
 from tuner.cli.main import main
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.images.decoding import decode_image
 from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras

@@ -9,7 +9,7 @@ from hyperopt.base import JOB_STATE_DONE, Domain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.experiment.schema import SearchSettings
+from tuner.experiment.search import SearchSettings
 from tuner.trials.space import (
     NUMBER,
     TrialParams,

@@ -20,7 +20,9 @@ from tests.helpers.databases import PostgresServer
 from tuner.base.errors import SearchError
 from tuner.classifiers.heads.files import read_head
 from tuner.classifiers.table import CLASSIFIERS
-from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.models.flavor import write_model_files
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tuner.base.choices import ClassWeight
+from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.space import Parameter, Value
-from tuner.classifiers.table import CLASSIFIERS, DEFAULT, Classifier
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 
 BACKBONE, CLASSIFIER, CLASS_WEIGHT = "backbone", "classifier", "class_weight"
 

@@ -15,7 +15,8 @@ from tuner.base.choices import ScoreKind
 from tuner.base.errors import ModelError, TrialError
 from tuner.base.wording import first_line
 from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.table import COMPONENTS, NONE, PCA, PRESTEP, Classifier
+from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.rows.sklearn import COMPONENTS, NONE, PCA, PRESTEP
 
 # Beside what skops itself takes: scikit-learn's own compiled classes, of trees and of neighbours. They hold
 # numbers, and nothing of them is run when they are read.

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import Field, SerializationInfo, model_serializer, model_validator
 
+from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.space import Frozen, Parameter, ParamSpace, Value, nearest, shown
-from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS, Classifier, find_classifier
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS, find_classifier
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Literal
 
 from tuner.base.choices import Preprocessing
 from tuner.base.errors import ExperimentError, NetworkError
-from tuner.classifiers.table import MODEL_TYPE, NOT_NEGATIVE
-from tuner.experiment.schema import Experiment, NetworkSpec
+from tuner.classifiers.rows.mllib import MODEL_TYPE, NOT_NEGATIVE
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment
 
 
 @dataclass(frozen=True)

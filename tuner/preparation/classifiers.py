@@ -8,7 +8,7 @@ import pandas as pd
 
 from tuner.base.errors import ExperimentError
 from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.table import Classifier
+from tuner.classifiers.rows.row import Classifier
 from tuner.experiment.schema import Experiment
 from tuner.images.splits import TEST, TRAIN
 from tuner.networks.resolution import Network

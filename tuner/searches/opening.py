@@ -16,7 +16,7 @@ from tuner.base.errors import SearchError
 from tuner.base.interrupts import StopRequests, at_last, stop_requests, uninterrupted
 from tuner.checks.cluster import check_workers
 from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.table import Classifier
+from tuner.classifiers.rows.row import Classifier
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.models.flavor import write_model_files

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tuner.base.columns import ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.machine import machine_cores
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.networks.imagenet import check_head, decode_predictions, imagenet_classes
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
 from tuner.networks.resolution import Network, load_network, resolve_network

@@ -16,7 +16,7 @@ from hyperopt.pyll import scope
 
 from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, TrialParams
 from tuner.experiment.choices import Choice, Dimension
-from tuner.experiment.schema import SearchSettings
+from tuner.experiment.search import SearchSettings
 
 Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
 

@@ -17,11 +17,10 @@ from pyspark.sql import functions as F
 
 from tuner.base.choices import ClassWeight
 from tuner.base.columns import LABEL_INDEX, PART, PATH, PREDICTION, WEIGHT
-from tuner.base.uris import hadoop_uri
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.predictions import Scored
-from tuner.models.fitted.estimators import fit_estimator, weight_of
+from tuner.models.fitted.estimators import fit_estimator, save_fitted, weight_of
 from tuner.models.fitted.saved import read_saved
 from tuner.models.pipeline import head_of, score_column
 from tuner.spark.endpoint import Endpoint, connect_from_worker, interrupted_after
@@ -121,7 +120,7 @@ class SparkFits:
         if self.params.row.name == DEFAULT:
             return Fitted(head_of(model))
         folder = self.setting.folder / uuid.uuid4().hex
-        model.write().save(hadoop_uri(folder))
+        save_fitted(model, folder)
         return Fitted(read_saved(folder, self.params.row, self.setting.classes), folder)
 
 

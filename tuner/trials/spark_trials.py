@@ -19,7 +19,7 @@ from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR, JOB
 from hyperopt.exceptions import AllTrialsFailed
 from pyspark.sql import SparkSession
 
-from tuner.experiment.schema import SearchSettings
+from tuner.experiment.search import SearchSettings
 from tuner.spark.jobs import cancelled_after
 from tuner.spark.jvm import worker_reason
 from tuner.tracking.results import TrialResult

@@ -16,7 +16,7 @@ from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.images.index import nominal
 from tuner.models.class_names import ClassNames
-from tuner.models.fitted.estimators import estimator
+from tuner.models.fitted.estimators import estimator, save_fitted
 from tuner.models.fitted.saved import SavedStage, _matrix, _vector, read_saved
 from tuner.models.mllib_files import PythonStage, write_pipeline
 from tuner.models.pipeline import score_column
@@ -82,7 +82,7 @@ def same_answers(name: str, values: dict, table: DataFrame, folder: Path) -> Non
     found = model.transform(table).select("prediction", vector_to_array(F.col(column)).alias("scores"))
     rows = found.collect()
     expected = np.array([row.scores for row in rows])
-    model.write().save(str(folder / "saved"))
+    save_fitted(model, folder / "saved")
 
     head = read_saved(folder / "saved", params.row, CLASSES)
     assert head.gives == params.row.gives
@@ -110,7 +110,7 @@ def test_a_class_that_mllib_s_model_does_not_know_is_a_trial_that_failed(
     table: DataFrame, tmp_path: Path
 ) -> None:
     params = TrialParams.of("any", "LinearSVC", maxIter=1)
-    estimator(params).fit(table).write().save(str(tmp_path / "saved"))
+    save_fitted(estimator(params).fit(table), tmp_path / "saved")
     with pytest.raises(TrialError, match="was fitted on 3 of 4 classes: each needs an image in every part"):
         read_saved(tmp_path / "saved", params.row, 4)
 

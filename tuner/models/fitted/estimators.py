@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyspark.ml.classification import OneVsRest
+from pyspark.ml.classification import OneVsRest, OneVsRestModel, OneVsRestModelWriter
+from pyspark.ml.util import JavaMLWriter
 
 from tuner.base.choices import ClassWeight
 from tuner.base.columns import DECISION, FEATURES, LABEL_INDEX, PREDICTION, PROBABILITY, WEIGHT
+from tuner.base.uris import hadoop_uri
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.table import DEFAULT
 
@@ -88,3 +91,15 @@ def fit_estimator(
 ) -> Any:
     """Fit on a table of `features`, `label_index` and maybe `weight`; all else as for `estimator`."""
     return estimator(params, class_weight, width=width, classes=classes, seed=seed).fit(table)
+
+
+def save_fitted(model: Any, folder: Path) -> None:
+    """Let MLlib save a fitted classifier, of classic Spark or of Connect, to a folder that is not there.
+
+    On classic Spark, `OneVsRestModel.write` forgets the name of the column of decision values; the writer
+    that Connect takes keeps it.
+    """
+    writer = model.write()
+    if isinstance(model, OneVsRestModel) and isinstance(writer, JavaMLWriter):
+        writer = OneVsRestModelWriter(model)
+    writer.save(hadoop_uri(folder))

@@ -23,7 +23,7 @@ from tuner.base.errors import TrialError
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.mllib import FactorizationHead, MarginsHead, NaiveBayesHead, PerceptronHead
 from tuner.classifiers.heads.trees import TreesHead
-from tuner.classifiers.table import Classifier
+from tuner.classifiers.rows.row import Classifier
 
 
 @dataclass(frozen=True)

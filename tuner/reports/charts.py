@@ -1,18 +1,14 @@
-"""Results → plotly figures, and the confusion matrix as a small image; `pages` shows figures."""
+"""Results → plotly figures; `pages` shows them."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from PIL import Image, ImageDraw, ImageFont
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import auc, roc_curve
@@ -21,13 +17,11 @@ from tuner.base.choices import LOWER_IS_BETTER
 from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, described
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.evaluation.metrics import Evaluation
+from tuner.reports.confusion_image import HIGHEST, LOWEST, row_shares
 
 _LEGIBLE_CLASSES = 40  # counts of more classes are left to the hover text: they would not fit
-_LOWEST, _HIGHEST = np.array([247, 251, 255]), np.array([8, 48, 107])  # RGB of the row shares 0 and 1
-_PREDICTED = "predicted →"
 _FEWEST_TO_LEARN = 8  # trials: of fewer, importances are chance
-_LONGEST = 24  # letters of a name in the picture
-_COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, _LOWEST), (1, _HIGHEST))]
+_COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, LOWEST), (1, HIGHEST))]
 
 
 def confusion_figure(evaluation: Evaluation) -> go.Figure:
@@ -37,7 +31,7 @@ def confusion_figure(evaluation: Evaluation) -> go.Figure:
     heatmap = go.Heatmap(
         x=names,
         y=names,
-        z=_row_shares(counts),
+        z=row_shares(counts),
         text=counts,
         texttemplate="%{text}" if len(names) <= _LEGIBLE_CLASSES else None,
         hovertemplate="%{text} of true %{y}<br>predicted %{x} (%{z:.1%})<extra></extra>",
@@ -234,93 +228,6 @@ def leaderboard(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
-def confusion_image(evaluation: Evaluation) -> Image.Image:
-    """Draw the confusion matrix as a small picture, for MLflow's compare page.
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB, about 600 pixels a side, for MLflow shows it small. A name that cannot be drawn, or not so that
-        it is told apart, is given as its position (`#3`).
-    """
-    labels = evaluation.labels
-    try:
-        return _matrix(evaluation, _drawable(labels, _font(_size(_cell(len(labels))))))
-    except (ValueError, OSError):  # what libraries that lay text out make of some text is theirs to know
-        return _matrix(evaluation, [f"#{index}" for index in range(len(labels))])
-
-
-def _cell(classes: int) -> int:
-    """The pixels of a cell of the matrix."""
-    return max(4, min(64, 560 // classes))
-
-
-def _size(cell: int) -> int:
-    """The font's, beside such cells."""
-    return max(11, min(18, cell * 2 // 5))
-
-
-def _matrix(evaluation: Evaluation, names: Sequence[str]) -> Image.Image:
-    counts, shares = evaluation.confusion, _row_shares(evaluation.confusion)
-    cell = _cell(len(counts))
-    font = _font(_size(cell))
-    margin = 20 + int(max(font.getlength(text) for text in (*names, _PREDICTED)))
-    side = margin + cell * len(counts) + 14
-    picture = Image.new("RGB", (side, side), "white")
-    draw = ImageDraw.Draw(picture)
-    _draw_names(picture, names, cell, margin, font)
-    colours = np.rint(_LOWEST + shares[..., None] * (_HIGHEST - _LOWEST)).astype(np.uint8)
-    grid = Image.fromarray(colours).resize((cell * len(counts),) * 2, Image.Resampling.NEAREST)
-    picture.paste(grid, (margin, margin))
-    draw.rectangle((margin - 1, margin - 1, side - 14, side - 14), outline="grey")
-    if cell >= 20:  # else there is no room for a number
-        for (row, column), count in np.ndenumerate(counts):
-            place = margin + (column + 0.5) * cell, margin + (row + 0.5) * cell
-            ink = "white" if shares[row, column] > 0.5 else "black"
-            draw.text(place, str(count), fill=ink if count else "lightgrey", font=font, anchor="mm")
-    return picture
-
-
-def _draw_names(
-    picture: Image.Image, names: Sequence[str], cell: int, margin: int, font: ImageFont.FreeTypeFont
-) -> None:
-    """Write the names of the true classes on the left and, turned, of the predicted ones at the top."""
-    left, top = Image.new("L", (margin, picture.height)), Image.new("L", (margin, picture.height))
-    left_draw, top_draw = ImageDraw.Draw(left), ImageDraw.Draw(top)
-    step = math.ceil((font.size + 1) / cell)  # where rows are lower than a line: every second, third, …
-    for index in range(0, len(names), step):
-        middle = margin + (index + 0.5) * cell
-        left_draw.text((margin - 6, middle), names[index], 255, font, anchor="rm")
-        top_draw.text((6, middle), names[index], 255, font, anchor="lm")
-    picture.paste("black", mask=left)
-    picture.paste("black", mask=top.transpose(Image.Transpose.ROTATE_90).crop((0, 0, *picture.size)))
-    draw = ImageDraw.Draw(picture)
-    draw.text((margin - 6, 4), _PREDICTED, "grey", font, anchor="ra")
-    draw.text((4, margin - 6), "true ↓", "grey", font, anchor="ld")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib ships: Pillow's own has no letter beyond ASCII."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
-
-
-def _drawable(labels: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
-    """What is drawn of names: on one line, short, in letters that the font has; else their positions."""
-    missing = bytes(font.getmask("\U0010ffff"))
-    lines = [" ".join(label.split()) for label in labels]
-    drawn = [line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…" for line in lines]
-    return [
-        text
-        if text
-        and text.isprintable()
-        and drawn.count(text) == 1
-        and all(bytes(font.getmask(letter)) != missing for letter in set(text))
-        else f"#{index}"
-        for index, text in enumerate(drawn)
-    ]
-
-
 def _escaped(names: Sequence[str]) -> list[str]:
     """Plotly reads the texts of a figure as a kind of HTML."""
     return [html.escape(name) for name in names]
@@ -330,11 +237,6 @@ def _figure(title: str, traces: list[go.Heatmap | go.Parcoords]) -> go.Figure:
     figure = go.Figure(traces, layout={"template": "plotly_white", "title": {"text": title}})
     figure.update_xaxes(automargin=True)
     return figure.update_yaxes(automargin=True)
-
-
-def _row_shares(counts: np.ndarray) -> np.ndarray:
-    shares: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares
 
 
 def _finished(trials: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def estimator(
     if weight_of(params, class_weight) != "none":
         columns["weightCol"] = WEIGHT
     if row.one_vs_rest:
-        one = made(**values, rawPredictionCol=DECISION)
+        one = made(**values).setRawPredictionCol(DECISION)
         return OneVsRest(classifier=one, rawPredictionCol=DECISION, **columns)
     return made(**values, **columns, probabilityCol=PROBABILITY)
 

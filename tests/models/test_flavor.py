@@ -325,9 +325,17 @@ QUICK = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != DEFAULT])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((name, {}) for name in CLASSIFIERS if name != DEFAULT),
+        ("NaiveBayes", {"modelType": "multinomial", "smoothing": 1.0}),
+        ("sklearn.Ridge", {"prestep": "PCA", "k": 2}),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,
+)
 def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
-    name: str, spark: SparkSession, tmp_path: Path
+    name: str, more: dict, spark: SparkSession, tmp_path: Path
 ) -> None:
     """As they are when they are loaded again; what cannot be decoded has an error, and no answer."""
     network, row = embedded(tmp_path), CLASSIFIERS[name]
@@ -336,7 +344,7 @@ def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
     featurizer = DeepImageFeaturizer.from_network(network, inputCol="content", outputCol="features")
     frame = featurizer.transform(contents_frame(spark, contents)).orderBy("number")
     features = np.stack([found.features.toArray() for found in frame.collect()]).astype(np.float32)
-    values = {key: QUICK[key] for key in row.by_name if key in QUICK}
+    values = {key: QUICK[key] for key in row.by_name if key in QUICK} | more
     params = TrialParams.of(network.name, name, **values)
     saved = None
     if row.library == "sklearn":

@@ -109,6 +109,7 @@ def spark_trial(driver: DriverSession, trial: Trial) -> Trial:
     view = view_of(driver, made_up_rows(), "made_up")
     return replace(
         trial,
+        networks=dict.fromkeys(["GlyphNet", "gone"], trial.networks["GlyphNet"]),
         matrices=None,
         on_spark=frozenset({"LogisticRegression"}),
         tables={"GlyphNet": view, "gone": "global_temp.no_such_view"},

@@ -168,7 +168,10 @@ def spot_check(
     images: Images = "",
     backbone: Backbones = "",
     classifier: Annotated[
-        str, typer.Option(help="What to try, by name: sklearn.Ridge,KNeighbors-5; empty: as in the file.")
+        str,
+        typer.Option(
+            help="What to try, by name: sklearn.Ridge,sklearn.KNeighbors-5; empty: as in the file."
+        ),
     ] = "",
     validation: Annotated[str, _option("validation", "holdout or cv:5")] = "",
     metric: Annotated[str, _option("metric", "What combinations are ranked by")] = "",

@@ -26,7 +26,7 @@ class ClassNames(
     """The class name of each prediction; null where an image gave no features.
 
     MLlib's classifiers fail on a null vector, and call a vector of NaN the first class, or whichever their
-    trees end in. So an image that cannot be decoded goes through them as NaN
+    trees end in. So an image that cannot be decoded goes through them as NaN, or infinity
     (`DeepImageFeaturizer.handleInvalid`), and its prediction, probability and name become null here.
 
     Parameters
@@ -66,7 +66,9 @@ class ClassNames(
     def _transform(self, dataset: DataFrame) -> DataFrame:
         prediction, probability = self.getPredictionCol(), self.getProbabilityCol()
         # As in the answer without Spark; infinity less itself is no number either.
-        numbers = ~F.exists(vector_to_array(F.col(self.getFeaturesCol())), lambda x: F.isnan(x - x))
+        features = F.col(self.getFeaturesCol())
+        there = F.when(features.isNotNull(), vector_to_array(features))
+        numbers = ~F.exists(there, lambda x: F.isnan(x - x))
         known = numbers & ~F.isnan(vector_to_array(F.col(probability))[0])
         names = F.array(*[F.lit(label) for label in self.getLabels()])
         return (

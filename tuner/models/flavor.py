@@ -29,6 +29,7 @@ from tuner.base import distribution
 from tuner.base.choices import ScoreKind
 from tuner.base.columns import CONTENT, ERROR, FEATURES, PREDICTION, TOP_K
 from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.mllib import NaiveBayesHead
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.scikit import SklearnHead
 from tuner.models import scorer
@@ -191,7 +192,14 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
     folder = Path(path)
     shutil.copytree(files, folder)
     gives = model.head.gives
-    featurizer, names = stages_of(model.network, model.labels, gives, embedWeights=model.uri is None)
+    refuses_nan = isinstance(model.head, NaiveBayesHead) and model.head.of_counts
+    featurizer, names = stages_of(
+        model.network,
+        model.labels,
+        gives,
+        handleInvalid="infinity" if refuses_nan else "keep",
+        embedWeights=model.uri is None,
+    )
     if model.uri is not None:
         featurizer.set(featurizer.modelUri, model.uri)
     stages = (NetworkStage(featurizer), model.stage(), PythonStage.of(names))

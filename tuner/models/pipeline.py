@@ -43,11 +43,16 @@ def score_column(gives: ScoreKind) -> str:
 
 
 def stages_of(
-    network: Network, labels: Sequence[str], gives: ScoreKind = "probability", **params: Any
+    network: Network,
+    labels: Sequence[str],
+    gives: ScoreKind = "probability",
+    *,
+    handleInvalid: str = "keep",
+    **params: Any,
 ) -> tuple[DeepImageFeaturizer, ClassNames]:
     """The stages before and after the classifier; `params` are further ones of the featurizer."""
     featurizer = DeepImageFeaturizer.from_network(
-        network, inputCol=CONTENT, outputCol=FEATURES, handleInvalid="keep", **params
+        network, inputCol=CONTENT, outputCol=FEATURES, handleInvalid=handleInvalid, **params
     )
     names = ClassNames(
         featuresCol=FEATURES,

@@ -70,10 +70,10 @@ def test_naive_bayes_of_counts_computes_what_mllib_does(
 ) -> None:
     positive = F.udf(lambda v: Vectors.dense(abs(v.toArray())), table.schema["features"].dataType)
     counts = table.withColumn("features", positive("features")).cache()
-    same_answers("NaiveBayes", {"modelType": kind, "smoothing": 0.5}, counts, tmp_path)
+    same_answers("NaiveBayes", {"modelType": kind, "smoothing": 0.5}, counts, tmp_path, invalid=np.inf)
 
 
-def same_answers(name: str, values: dict, table: DataFrame, folder: Path) -> None:
+def same_answers(name: str, values: dict, table: DataFrame, folder: Path, invalid: float = np.nan) -> None:
     """Of the model itself, of its arrays, and of the pipeline that is put together of its files."""
     params = TrialParams.of("any", name, **values)
     column = score_column(params.row.gives)
@@ -97,7 +97,8 @@ def same_answers(name: str, values: dict, table: DataFrame, folder: Path) -> Non
     write_pipeline(folder / "pipeline", (SavedStage(folder / "saved"), PythonStage.of(names)))
     pipeline = PipelineModel.load(str(folder / "pipeline"))
     unknown = table.sparkSession.createDataFrame(
-        [(0, Vectors.dense([0.0] * (WIDTH - 1) + [np.nan]))], table.select("label_index", "features").schema
+        [(0, Vectors.dense([0.0] * (WIDTH - 1) + [invalid]))],
+        table.select("label_index", "features").schema,
     )
     answers = pipeline.transform(table.unionByName(unknown)).collect()
     assert [row.predicted_label for row in answers[:-1]] == [list("abc")[k] for k in scores.argmax(axis=1)]

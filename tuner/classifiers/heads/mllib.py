@@ -53,10 +53,15 @@ class NaiveBayesHead(ArraysHead):
     kind: ClassVar[str] = "naive_bayes"
     gives: ClassVar[ScoreKind] = "probability"
 
+    @property
+    def of_counts(self) -> bool:
+        """Whether features are counts: MLlib's model fails on one that is negative, or no number."""
+        return not self.sigma.size
+
     def score(self, features: np.ndarray) -> np.ndarray:
         """Features of shape (n, width) → probabilities, float64 of shape (n, k)."""
         rows = features.astype(np.float64)
-        if not self.sigma.size:
+        if self.of_counts:
             return softmax_rows(rows @ self.theta.T + (self.pi if self.prior else 0.0))
         raw = np.empty((len(rows), len(self.pi)))
         for index, (mean, variance) in enumerate(zip(self.theta, self.sigma, strict=True)):

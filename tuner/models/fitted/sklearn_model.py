@@ -71,10 +71,10 @@ class SklearnModel(
         result = f"_{self.uid}"
         scores = F.col(result)
         place = F.array_position(scores, F.array_max(scores)) - 1
+        features = F.col(self.getFeaturesCol())
+        there = F.when(features.isNotNull(), vector_to_array(features))
         return (
-            dataset.withColumn(
-                result, _score_udf(self._head)(vector_to_array(F.col(self.getFeaturesCol())))
-            )
+            dataset.withColumn(result, _score_udf(self._head)(there))
             .withColumn(self.getOutputCol(), array_to_vector(scores))
             .withColumn(self.getPredictionCol(), place.cast("double"))
             .drop(result)

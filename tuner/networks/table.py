@@ -154,8 +154,8 @@ _ROWS: list[Architecture] = [
 NETWORKS: dict[str, Architecture] = {network.name: network for network in _ROWS}
 """Every network by its name."""
 
-# What does not end in a ReLU, whose mean is 0 or more.
-_SIGNED = frozenset({"mobilenet_v3", "efficientnet", "efficientnet_v2", "convnext", "gabornet"})
+# What does not end in a ReLU, whose mean is 0 or more, or in magnitudes.
+_SIGNED = frozenset({"mobilenet_v3", "efficientnet", "efficientnet_v2", "convnext", "glyphnet"})
 
 
 def may_be_negative(spec: NetworkSpec) -> bool:

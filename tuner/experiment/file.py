@@ -96,7 +96,8 @@ def _sentence(error: ValidationError, where: str) -> str:
                 said = detail["msg"][:1].lower() + detail["msg"][1:]  # names keep their case
                 problems.append(f"{place} is {shown(detail['input'])}: {said}")
     more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
-    return f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}."
+    said = f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}"
+    return said if said.endswith("?") else f"{said}."
 
 
 def _key(part: object) -> str:

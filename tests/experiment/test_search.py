@@ -124,6 +124,11 @@ def test_classifiers_that_cannot_work_are_refused_in_a_sentence(
             "point 1 lacks minInstancesPerNode: state it",
         ),
         (
+            "sklearn.KNeighbors",
+            "classifier: sklearn.KNeighbors",
+            "point 1 lacks n_neighbors: state it",
+        ),
+        (
             "NaiveBayes",
             "classifier: NaiveBayes, modelType: complement",
             "has modelType complement, which is not in gaussian",

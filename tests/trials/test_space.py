@@ -205,7 +205,8 @@ def test_a_resumed_search_proposes_what_it_would_have_proposed():
     assert TrialParams.from_point(point_of(next_one, search)) == TrialParams.from_point(points[4])
 
 
-# An experiment that names no classifier proposes what it proposed before there were any to name.
+# An experiment that names no classifier proposes what it proposed before there were any to name. Of a grid,
+# TPE takes one of several that are as good, which the last bits of a sum decide: it is recorded at random.
 
 
 RECORDED = json.loads((Path(__file__).parent / "proposals.json").read_text(encoding="utf-8"))
@@ -324,11 +325,13 @@ def loss_of_point(point: dict) -> float:
 
 
 def test_points_of_several_classifiers_come_first() -> None:
+    """What the space fixes may be left out of them."""
     forest = {"backbone": "VGG19", "classifier": "RandomForest", "numTrees": 30, "maxDepth": 5}
     neighbours = {"backbone": "VGG16", "classifier": "sklearn.KNeighbors", "n_neighbors": 4}
-    neighbours |= {"weights": "uniform", "prestep": "PCA", "k": 3}
+    neighbours |= {"prestep": "PCA", "k": 3}
     points, _ = propose_any(SearchSettings(**SEVERAL, points=[forest, neighbours]), 3)
-    assert [params.to_dict() for params in told(points)[:2]] == [forest, neighbours]
+    expected = [forest, neighbours | {"weights": "uniform"}]
+    assert [params.to_dict() for params in told(points)[:2]] == expected
 
 
 def test_a_finite_space_of_several_classifiers_is_searched_to_its_last_point() -> None:

@@ -59,7 +59,10 @@ class Choice:
         return CLASSIFIERS[self.name or DEFAULT]
 
     def check_point(self, values: Mapping[str, Value]) -> None:
-        """Refuse values by name that are not in the space; raises ValueError."""
+        """Refuse values by name that are not in the space; raises ValueError.
+
+        Those that the space fixes may be left out.
+        """
         known = {dimension.name: dimension for dimension in self.dimensions}
         for name, value in values.items():
             if name not in known:
@@ -70,7 +73,10 @@ class Choice:
                     f"has {name} {text}, which is not in {known[name].space}: "
                     "widen the space or leave the point out"
                 )
-        missing = [d.name for d in self.dimensions if d.is_there(values) and d.name not in values]
+        whole = {d.name: d.space.values[0] for d in self.dimensions if len(d.space.values) == 1} | dict(
+            values
+        )
+        missing = [d.name for d in self.dimensions if d.is_there(whole) and d.name not in whole]
         if missing:
             raise ValueError(f"lacks {missing[0]}: state it")
 

@@ -88,9 +88,8 @@ def test_a_winner_without_probabilities_answers_with_decision_values_everywhere(
     experiment(finished_search, tmp_path, DECIDED, 3)
     succeeds(tmp_path, "search", "--experiment", "letters.yaml")
     images = sorted((finished_search.images / "A").glob("*.png"))[:3]
-    table = pd.read_json(
-        succeeds(tmp_path, "predict", "models:/letters@champion", *images, "--output", "json")
-    )
+    told = succeeds(tmp_path, "predict", "models:/letters@champion", *images, "--output", "json")
+    table = pd.DataFrame(json.loads(told))
     assert list(table.columns) == ["path", "prediction", "decision", "error"]
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     folder = Path(mlflow.artifacts.download_artifacts("models:/letters@champion", dst_path=str(tmp_path)))

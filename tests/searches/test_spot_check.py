@@ -9,7 +9,7 @@ from tuner.base.errors import ExperimentError
 from tuner.classifiers.table import CLASSIFIERS
 from tuner.experiment.schema import Experiment
 from tuner.reports.spot_check import ranked_table
-from tuner.searches.spot_check import check_then_search, combinations_of, search_of_best
+from tuner.searches.spot_check import check_then_search, combinations_of, search_of_best, within
 from tuner.tracking.results import TrialResult
 
 
@@ -47,6 +47,19 @@ def test_named_ones_that_give_probabilities_may_be_ranked_by_log_loss() -> None:
     assert spots == ["sklearn.RandomForest-100"] * 2
 
 
+MANY = {"images": 1_000, "features": 512}
+
+
+def test_what_is_searched_after_a_spot_check_is_no_more_than_there_are_images() -> None:
+    row = CLASSIFIERS["sklearn.KNeighbors"]
+    assert within(row, MANY) == {"name": row.name}
+    for images, expected in ((10, "3:10"), (3, "3"), (2, "2")):
+        described = within(row, {"images": images, "features": 4})
+        assert described == {"name": row.name, "n_neighbors": expected}
+        (choice,) = experiment(classifier=[described]).search.choices
+        assert choice.dimensions[0].space.bounds[1] == images
+
+
 def test_the_best_combinations_become_a_search_over_their_networks_and_classifiers() -> None:
     """A classifier that the experiment describes keeps its values."""
     described = [{"name": "sklearn.Ridge", "alpha": "1,10"}]
@@ -62,11 +75,11 @@ def test_the_best_combinations_become_a_search_over_their_networks_and_classifie
         for number, (spot, p) in enumerate(zip(spots, params, strict=True), start=1)
     ]
     table = ranked_table(results, spots, "accuracy")
-    search = search_of_best(one, table, 3).search
+    search = search_of_best(one, table, 3, MANY).search
     assert [spec.name for spec in search.backbone] == ["VGG19"]
     assert [spec.name for spec in search.classifier or ()] == ["sklearn.Ridge", "RandomForest"]
     assert str(search.spaces["sklearn.Ridge.alpha"]) == "1,10"
-    assert [spec.name for spec in search_of_best(one, table, 1).search.classifier or ()] == [
+    assert [spec.name for spec in search_of_best(one, table, 1, MANY).search.classifier or ()] == [
         "sklearn.Ridge"
     ]
 
@@ -80,7 +93,7 @@ def test_a_search_after_a_spot_check_has_nothing_of_classifiers_that_are_not_in_
             TrialResult(number, p, str(number), "id", {"accuracy": float(spot == best)}, 1.0)
             for number, (spot, p) in enumerate(zip(spots, params, strict=True), start=1)
         ]
-        search = search_of_best(one, ranked_table(results, spots, "accuracy"), 1).search
+        search = search_of_best(one, ranked_table(results, spots, "accuracy"), 1, MANY).search
         assert search.points == ()
         assert ("regParam" in search.spaces) == (best == "LogisticRegression")
     assert str(search.spaces["regParam"]) == "0.1,0.2"

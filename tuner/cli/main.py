@@ -221,7 +221,7 @@ def spot_check(
     done = run_spot_check(read, master=master or None, console=console)
     show_spot_check(done, read.search.metric, console)
     if then_search:
-        again = search_of_best(read, done.table, then_search)
+        again = search_of_best(read, done.table, then_search, done.limits)
         if read.search.points:
             console.print("search.points are left out: they are of the experiment's own classifiers")
         _show(run_search(again, master=master or None, console=console))

@@ -14,6 +14,17 @@ from tuner.images.splits import TEST, TRAIN
 from tuner.networks.resolution import Network
 
 
+def size_limits(parts: pd.Series, networks: Collection[Network]) -> dict[str, int]:
+    """What values must not exceed: `images` of the smallest fit, and `features` of the narrowest network.
+
+    `parts` is the part of each image.
+    """
+    counts = parts[parts != TEST].value_counts()
+    held_back = counts.drop(TRAIN, errors="ignore")  # of folds, one at a time
+    fewest = int(counts.sum() - held_back.max()) if len(held_back) else int(counts.sum())
+    return {"images": fewest, "features": min(network.width for network in networks)}
+
+
 def check_sizes(
     experiment: Experiment,
     parts: pd.Series,
@@ -36,7 +47,7 @@ def check_sizes(
     ExperimentError
         Which value of which classifier, and what it may be.
     """
-    limits = {"images": _fewest_to_fit_on(parts), "features": min(network.width for network in networks)}
+    limits = size_limits(parts, networks)
     highest: list[tuple[Classifier, str, float]]
     if combinations:
         highest = [
@@ -57,10 +68,3 @@ def check_sizes(
                     f"{name} of {row.name} goes up to {value:g}, and there are {limits[what]} "
                     f"{there}: lower it."
                 )
-
-
-def _fewest_to_fit_on(parts: pd.Series) -> int:
-    """How many images the smallest fit has: all but the test part, and one other part."""
-    counts = parts[parts != TEST].value_counts()
-    held_back = counts.drop(TRAIN, errors="ignore")
-    return int(counts.sum() - held_back.max()) if len(held_back) else int(counts.sum())

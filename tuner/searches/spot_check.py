@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,12 @@ from tuner.base.choices import NEEDS_PROBABILITY
 from tuner.base.errors import ExperimentError
 from tuner.base.interrupts import advising
 from tuner.classifiers.parameters import PARAMETERS, TrialParams
+from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS
 from tuner.experiment.file import experiment_of
 from tuner.experiment.schema import Experiment
 from tuner.networks.table import check_names
+from tuner.preparation.classifiers import size_limits
 from tuner.preparation.images import open_cache
 from tuner.reports.spot_check import log_spot_check, log_spot_check_data
 from tuner.searches.opening import Opened, opened
@@ -39,12 +42,15 @@ class SpotCheckResult:
         One row a combination, best first (`tuner.reports.spot_check.ranked_table`).
     extracted
         The images that were not cached, each counted once for each network.
+    limits
+        What values of parameters must not exceed (`tuner.preparation.classifiers.size_limits`).
     """
 
     run_id: str
     experiment_id: str
     table: pd.DataFrame
     extracted: int
+    limits: Mapping[str, int]
 
 
 def combinations_of(experiment: Experiment) -> tuple[list[str], list[TrialParams]]:
@@ -174,7 +180,8 @@ def _try_all(found: Opened, spots: Sequence[str], combinations: Sequence[TrialPa
         with found.timed("trials"):
             results, _ = found.watch(trials, trial, len(combinations), run)
         table = log_spot_check(found.run, results, spots, search.metric)
-    return SpotCheckResult(found.run.run_id, found.store.experiment_id, table, prepared.extracted)
+    limits = size_limits(prepared.index["part"], prepared.networks.values())
+    return SpotCheckResult(found.run.run_id, found.store.experiment_id, table, prepared.extracted, limits)
 
 
 def check_then_search(experiment: Experiment) -> None:
@@ -193,11 +200,13 @@ def check_then_search(experiment: Experiment) -> None:
         )
 
 
-def search_of_best(experiment: Experiment, table: pd.DataFrame, count: int) -> Experiment:
+def search_of_best(
+    experiment: Experiment, table: pd.DataFrame, count: int, limits: Mapping[str, int]
+) -> Experiment:
     """The experiment of a search over the networks and classifiers of the best combinations.
 
-    A classifier that the experiment describes keeps its spaces, another has its row's. Points of the
-    experiment's search are left out, for they are of its own classifiers.
+    A classifier that the experiment describes keeps its spaces, another has its row's, within the limits.
+    Points of the experiment's search are left out, for they are of its own classifiers.
     """
     best = table[table["status"] == "FINISHED"].head(count)
     backbones = set(best["backbone"])
@@ -205,9 +214,22 @@ def search_of_best(experiment: Experiment, table: pd.DataFrame, count: int) -> E
     data = experiment.to_yaml_dict()
     described = {spec["name"]: spec for spec in data["search"].get("classifier", [])}
     data["search"]["backbone"] = [spec for spec in data["search"]["backbone"] if spec["name"] in backbones]
-    data["search"]["classifier"] = [described.get(name, name) for name in families]
+    data["search"]["classifier"] = [
+        described.get(name, within(CLASSIFIERS[name], limits)) for name in families
+    ]
     data["search"].pop("points", None)
     if DEFAULT not in families:
         for name in PARAMETERS:
             data["search"].pop(name, None)
     return experiment_of(data, "The search after the spot-check")
+
+
+def within(row: Classifier, limits: Mapping[str, int]) -> dict[str, str]:
+    """A classifier as an experiment describes it: with its row's spaces, lowered to the limits."""
+    lowered = {}
+    for parameter in row.parameters:
+        low, high = parameter.default.bounds if not parameter.choices else (0, 0)
+        most = min((limits[what] for what in parameter.at_most), default=math.inf)
+        if most < high and parameter.only_with is None:
+            lowered[parameter.name] = f"{low:g}:{most}" if low < most else str(most)
+    return {"name": row.name, **lowered}

@@ -58,7 +58,7 @@ def tuner_way(given: Given) -> dict[str, Any]:
 
     The workers have started and the network is built before, at once, as in a search.
     """
-    from tuner.experiment.schema import NetworkSpec
+    from tuner.experiment.networks import NetworkSpec
     from tuner.extraction.cache import FeatureCache
     from tuner.images.index import index_images
     from tuner.images.sources import read_images

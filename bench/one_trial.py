@@ -21,7 +21,7 @@ import typer
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from report import machine, table
 
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.models.flavor import write_model_files
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
@@ -66,6 +66,7 @@ def open_trial(folder: Path, rows: int, width: int, classes: int) -> Trial:
         folds=0,
         metric="accuracy",
         model_files=folder / "model",
+        saved=folder / "saved",
         unsent=folder / "unsent",
         matrices=made_up(folder / "features", rows, width, classes),
     )

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from tuner.evaluation.metrics import evaluate
 from tuner.experiment.file import read_experiment
-from tuner.experiment.schema import Experiment, SearchSettings
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.extraction.cache import FeatureCache
 from tuner.images.splits import VALIDATION
 from tuner.preparation.images import prepare_images

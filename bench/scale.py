@@ -27,7 +27,7 @@ from PIL import Image
 from report import in_turn, machine, spread, table, values
 from tuner_search import SEED, points, random_projection, trial_runs, tuner_search, write_experiment
 
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.cache import FeatureCache
 from tuner.extraction.files import Row, write_part
 from tuner.networks.resolution import resolve_network

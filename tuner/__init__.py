@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tuner.searches.features import fill_cache
     from tuner.searches.resume import find_search
     from tuner.searches.search import SearchResult, run_search
+    from tuner.searches.spot_check import SpotCheckResult, run_spot_check
     from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.serving.sql_function import register_sql_function
     from tuner.sparkdl.images import read_images, readImages
@@ -34,6 +35,7 @@ _MODULES = {
     "Scorer": "tuner.models.scorer",
     "SearchError": "tuner.base.errors",
     "SearchResult": "tuner.searches.search",
+    "SpotCheckResult": "tuner.searches.spot_check",
     "TunerError": "tuner.base.errors",
     "evaluate_model": "tuner.serving.batch_evaluation",
     "fill_cache": "tuner.searches.features",
@@ -47,6 +49,7 @@ _MODULES = {
     "registerKerasImageUDF": "tuner.sparkdl.keras_function",
     "register_sql_function": "tuner.serving.sql_function",
     "run_search": "tuner.searches.search",
+    "run_spot_check": "tuner.searches.spot_check",
 }
 
 __all__ = [
@@ -59,6 +62,7 @@ __all__ = [
     "Scorer",
     "SearchError",
     "SearchResult",
+    "SpotCheckResult",
     "TunerError",
     "evaluate_model",
     "fill_cache",
@@ -72,6 +76,7 @@ __all__ = [
     "registerKerasImageUDF",
     "register_sql_function",
     "run_search",
+    "run_spot_check",
 ]
 
 

@@ -176,3 +176,20 @@ def test_any_two_models_compare_and_turn_about(rows: list[tuple[int, int, int]])
     assert there.gain * len(rows) == pytest.approx(there.challenger_only - there.champion_only)
     assert len(there.disagreements) >= there.champion_only + there.challenger_only
     assert not (decide(Gate(), there).passed and decide(Gate(), back).passed)
+
+
+def test_models_without_probabilities_are_compared_by_what_they_have() -> None:
+    truth, margins = np.array([0, 1, 2, 0]), np.array([[5.0, -3, 0], [0, 9, -1], [1, 0, 3], [-2, 1, 0]])
+    paths, proper = list("abcd"), one_hot([0, 1, 2, 0])
+    found = compare(paths, truth, margins, proper, LABELS, gives=("decision", "probability"))
+    assert "logLoss" not in found.champion.metrics
+    assert "logLoss" in found.challenger.metrics
+    assert found.challenger_only == 1
+    for gives, who in (
+        (("decision", "probability"), "champion"),
+        (("probability", "decision"), "challenger"),
+    ):
+        with pytest.raises(
+            ModelError, match=f"logLoss needs probabilities, and the {who}'s classifier gives"
+        ):
+            compare(paths, truth, proper, proper, LABELS, metric="logLoss", gives=gives)

@@ -221,3 +221,19 @@ def test_a_metric_that_a_fold_cannot_have_is_left_out_of_the_summary():
     summary = summarize_folds(folds, np.array([0, 1, 1, 1]), np.tile(probability, (2, 1)))
     assert not any(name.startswith("roc_auc") for name in summary.metrics)
     assert summary.metrics["accuracy"] == pytest.approx(0.75)
+
+
+def test_decision_values_give_all_metrics_but_those_that_need_probabilities() -> None:
+    """What ranks in the same order has the same area, the same classes have the same counts."""
+    rng = np.random.default_rng(0)
+    truth, margins = rng.integers(0, 3, 50), rng.normal(size=(50, 3)) * 9
+    found = evaluate(truth, margins, names(3), "decision").metrics
+    assert set(found) == {"accuracy", "f1", "weightedPrecision", "weightedRecall", "roc_auc"}
+    assert found["accuracy"] == (margins.argmax(axis=1) == truth).mean()
+    folds = [
+        evaluate(truth[part], margins[part], names(3), "decision") for part in (slice(25), slice(25, 50))
+    ]
+    summary = summarize_folds(folds, truth, margins, "decision")
+    assert set(summary.metrics) == set(found) | {f"{name}_std_error" for name in found}
+    with pytest.raises(TrialError, match="gives decision values that are not numbers"):
+        evaluate(truth, margins * np.nan, names(3), "decision")

@@ -13,3 +13,10 @@ def test_the_predictions_table_tells_each_image():
         "probability": [0.75, 0.6],
         "correct": [True, False],
     }
+
+
+def test_decision_values_are_called_so() -> None:
+    scored = Scored(["a.png"], np.array([1]), np.array([[-2.0, 7.5]]), "decision")
+    table = predictions_table(scored, ("cat", "dog"))
+    assert list(table.columns) == ["path", "label", "prediction", "decision", "correct"]
+    assert table["decision"].tolist() == [7.5]

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from tuner.base.errors import ExperimentError
 from tuner.experiment.file import read_experiment
-from tuner.experiment.schema import Experiment, SearchSettings
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 
 MINIMAL = """
 name: football

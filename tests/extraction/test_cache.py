@@ -18,7 +18,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import SparkSession
 
 from tuner.base.errors import CacheError, ImageSourceError
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.cache import Extraction, FeatureCache
 from tuner.extraction.files import Row
 from tuner.extraction.files import parts as parts_of

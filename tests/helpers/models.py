@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from tests.images.test_decoding import FILES, file, photo
 from tuner.classifiers.linear import LinearHead
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.models.pipeline import stages_of
 from tuner.models.scorer import Scorer
 from tuner.networks.resolution import Network, resolve_network

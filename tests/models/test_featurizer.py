@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from tests.helpers.models import ODD_IMAGES
 from tuner.base.choices import Decoding, Preprocessing
 from tuner.base.errors import ImageSourceError, NetworkError, TunerError
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.udf import worker_threads
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.networks.inference import content_reader, featurize
@@ -185,11 +185,24 @@ def test_each_image_goes_through_the_network_once_for_several_uses(
     assert simple.nullCount == 4  # a filter below the network would have made it eight
 
 
-def test_kept_rows_are_vectors_of_nan(simple: DeepImageFeaturizer, table: DataFrame) -> None:
-    simple.set(simple.handleInvalid, "keep")
+@pytest.mark.parametrize(("kept", "number"), [("keep", np.nan), ("infinity", np.inf)])
+def test_kept_rows_are_vectors_of_no_number(
+    kept: str, number: float, simple: DeepImageFeaturizer, table: DataFrame
+) -> None:
+    simple.set(simple.handleInvalid, kept)
     vectors = [vector.toArray() for vector in collected(simple.transform(table), "features")]
     assert {vector.shape for vector in vectors} == {(192,)}
-    assert [bool(np.isnan(vector).all()) for vector in vectors] == [0, 0, 1, 0, 1, 1, 1, 0]
+    unknown = np.full(192, number)
+    assert [np.array_equal(vector, unknown, equal_nan=True) for vector in vectors] == [
+        0,
+        0,
+        1,
+        0,
+        1,
+        1,
+        1,
+        0,
+    ]
 
 
 def test_null_and_damaged_image_structs_give_a_null(
@@ -249,7 +262,7 @@ def test_images_are_decoded_as_without_spark_whatever_the_options(
         ({"modelName": "GlyphNut"}, r"no network GlyphNut: did you mean GlyphNet"),
         ({"precision": "float16"}, r"precision .* 'float16': it must be one of float32, bfloat16"),
         ({"preprocessing": "half"}, r"preprocessing .* 'half': it must be one of tf, caffe"),
-        ({"handleInvalid": "skip"}, r"handleInvalid .* 'skip': it must be one of null, keep"),
+        ({"handleInvalid": "skip"}, r"handleInvalid .* 'skip': it must be one of null, keep, infinity"),
         ({"transparent": "gray"}, r"transparent .* 'gray': it must be one of white, black"),
         ({"pooling": "sum"}, r"pooling .* 'sum': it must be one of avg, max, none"),
         ({"pooling": "max"}, r"GlyphNet gives one vector an image, .* leave out its pooling"),

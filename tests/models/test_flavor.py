@@ -26,20 +26,26 @@ from tests.helpers.models import (
     ODD_IMAGES,
     assemble,
     contents_frame,
+    embedded,
     letter_files,
     random_head,
 )
 from tests.models.test_pipeline import LABELS, png
 from tuner.base.errors import ModelError
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import NetworkSpec
+from tuner.classifiers.scikit import fit_sklearn
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT
+from tuner.experiment.networks import NetworkSpec
+from tuner.images.index import nominal
 from tuner.models.featurizer import DeepImageFeaturizer
+from tuner.models.fitted.estimators import classifier_params, fit_estimator, save_fitted
+from tuner.models.fitted.saved import read_saved
 from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
-from tuner.models.pipeline import classifier_params, fit_classifier, head_of
+from tuner.models.pipeline import head_of
 from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras
-from tuner.networks.resolution import resolve_network
+from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.tracking.run_log import RunLog
 
@@ -207,8 +213,8 @@ def test_a_logged_model_is_whole_and_scores_bytes_in_a_fresh_process(
     images = [png(level) for level in (5, 10, 200, 205)]
     table = contents_frame(spark, images).selectExpr("*", "int(number / 2) as label_index")
     featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="content", outputCol="features")
-    params = TrialParams("GaborNet", regParam=0.01, elasticNetParam=0.0, maxIter=5)
-    classifier = fit_classifier(featurizer.transform(table), params)
+    params = TrialParams.of("GaborNet", regParam=0.01, elasticNetParam=0.0, maxIter=5)
+    classifier = fit_estimator(featurizer.transform(table), params)
     model = FittedModel(gabornet, head_of(classifier), classifier_params(params), LABELS)
     folder, run_id = logged(model, images[2], tmp_path)
 
@@ -236,14 +242,20 @@ def logged(model: FittedModel, example: bytes, folder: Path) -> tuple[Path, str]
     return Path(copy), run.run_id
 
 
-@pytest.mark.parametrize(("pooling", "width"), [("avg", 4), ("max", 4), ("none", 15 * 15 * 4)])
-def test_both_faces_pool_alike(pooling: str, width: int, spark: SparkSession, tmp_path: Path) -> None:
+def maps(folder: Path, pooling: str = "avg") -> Network:
+    """A network of one's own that ends in four maps of what is 0 or more."""
     keras = import_keras()
     pixels = keras.Input((32, 32, 3))
-    keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels)).save(tmp_path / "map.keras")
-    own = {"name": "map", "file": tmp_path / "map.keras", "input_size": 32, "preprocessing": "unit"}
+    layer = keras.layers.Conv2D(4, 3, strides=2, activation="relu")
+    keras.Model(pixels, layer(pixels)).save(folder / "map.keras")
+    own = {"name": "map", "file": folder / "map.keras", "input_size": 32, "preprocessing": "unit"}
     spec = NetworkSpec(**own, pooling=pooling)
-    network = resolve_network(spec, "float32", NetworkStore(tmp_path / "networks"))
+    return resolve_network(spec, "float32", NetworkStore(folder / "networks"))
+
+
+@pytest.mark.parametrize(("pooling", "width"), [("avg", 4), ("max", 4), ("none", 15 * 15 * 4)])
+def test_both_faces_pool_alike(pooling: str, width: int, spark: SparkSession, tmp_path: Path) -> None:
+    network = maps(tmp_path, pooling)
     assert network.width == width
     model = FittedModel(network, random_head(3, width), {"maxIter": 1}, ["A", "B", "C"])
     images = [*ODD_IMAGES.values(), *NO_IMAGES.values()]
@@ -305,6 +317,67 @@ def test_both_faces_agree_on_real_images(
     right = sum(a["prediction"] == path.parent.name for a, path in zip(answers, files, strict=True))
     assert right / len(files) > 0.9
     frame.unpersist()
+
+
+QUICK = {
+    "n_estimators": 5,
+    "max_iter": 5,
+    "numTrees": 5,
+    "maxDepth": 3,
+    "hiddenSize": 4,
+    "maxIter": 3,
+    "factorSize": 2,
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((name, {}) for name in CLASSIFIERS if name != DEFAULT),
+        ("NaiveBayes", {"modelType": "multinomial", "smoothing": 1.0}),
+        ("sklearn.Ridge", {"prestep": "PCA", "k": 2}),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,
+)
+def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
+    name: str, more: dict, spark: SparkSession, tmp_path: Path
+) -> None:
+    """As they are when they are loaded again; what cannot be decoded has an error, and no answer."""
+    network, row = maps(tmp_path) if "modelType" in more else embedded(tmp_path), CLASSIFIERS[name]
+    contents = list(ODD_IMAGES.values())
+    label = np.arange(len(contents)) % len(LABELS)
+    featurizer = DeepImageFeaturizer.from_network(network, inputCol="content", outputCol="features")
+    frame = featurizer.transform(contents_frame(spark, contents)).orderBy("number")
+    features = np.stack([found.features.toArray() for found in frame.collect()]).astype(np.float32)
+    values = {key: QUICK[key] for key in row.by_name if key in QUICK} | more
+    params = TrialParams.of(network.name, name, **values)
+    saved = None
+    if row.library == "sklearn":
+        head = fit_sklearn(params, features, label, None, classes=len(LABELS), seed=0).head
+    else:
+        rows = [(int(k), Vectors.dense(x)) for k, x in zip(label, features.tolist(), strict=True)]
+        table = spark.createDataFrame(rows, ["label_index", "features"]).coalesce(1)
+        table = table.withMetadata("label_index", nominal(len(LABELS)))
+        fitted = fit_estimator(table, params, width=network.width, classes=len(LABELS), seed=0)
+        saved = tmp_path / "saved"
+        save_fitted(fitted, saved)
+        head = read_saved(saved, row, len(LABELS))
+    model = FittedModel(network, head, {}, LABELS, saved=saved)
+    folder, _ = logged(model, contents[0], tmp_path)
+
+    images = [*contents, *NO_IMAGES.values()]
+    answers = Scorer.load(folder).answer(images).to_dict("records")
+    assert set(answers[0]) == {"prediction", row.gives, "error"}
+    assert Model.load(folder).signature.outputs.input_names() == ["prediction", row.gives, "error"]
+    rows = mlflow.spark.load_model(str(folder)).transform(contents_frame(spark, images)).collect()
+    for answer, found in zip(answers, sorted(rows, key=lambda row: row.number), strict=True):
+        assert answer["prediction"] == found.predicted_label
+        if answer["error"] is None:
+            size = max(1, np.abs(answer[row.gives]).max())  # decision values may be of any
+            np.testing.assert_allclose(answer[row.gives], found[row.gives].toArray(), atol=1e-5 * size)
+        else:
+            assert (answer[row.gives], found[row.gives]) == (None, None)
 
 
 # What serving needs

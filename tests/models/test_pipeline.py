@@ -8,9 +8,9 @@ from pyspark.sql import SparkSession
 
 from tests.helpers.models import assemble
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.pipeline import fit_classifier
+from tuner.models.fitted.estimators import fit_estimator
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 
@@ -38,8 +38,8 @@ def test_trial_parameters_reach_the_classifier_by_mllib_s_names(
     rows = [(png(level), int(level > 100)) for level in (5, 10, 15, 20, 200, 205, 210, 215)]
     images = spark.createDataFrame(rows, "content binary, label_index int").coalesce(1)
     featurizer = DeepImageFeaturizer.from_network(gabornet, inputCol="content", outputCol="features")
-    params = TrialParams(backbone="GaborNet", regParam=0.01, elasticNetParam=0.25, maxIter=7)
-    model = fit_classifier(featurizer.transform(images).cache(), params)
+    params = TrialParams.of(backbone="GaborNet", regParam=0.01, elasticNetParam=0.25, maxIter=7)
+    model = fit_estimator(featurizer.transform(images).cache(), params)
     given = {name: model.getOrDefault(name) for name in ("regParam", "elasticNetParam", "maxIter")}
     assert given == {"regParam": 0.01, "elasticNetParam": 0.25, "maxIter": 7}
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from tuner.base.choices import Precision
 from tuner.base.errors import CacheError, NetworkError
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.images.decoding import load_input
 from tuner.networks.efficientnet_lite import build_efficientnet_lite
 from tuner.networks.resolution import NETWORKS, Network, load_network, recall_network, resolve_network
@@ -236,7 +236,7 @@ def test_the_same_network_has_the_same_digest_wherever_it_is_built(
         from pathlib import Path
         from tuner.networks.resolution import Network, load_network, resolve_network
         from tuner.networks.store import NetworkStore
-        from tuner.experiment.schema import NetworkSpec
+        from tuner.experiment.networks import NetworkSpec
         embedded = Network.from_dict({embedded.to_dict()})
         load_network(embedded, Path(embedded.file), threads=3)
         import keras, tensorflow as tf
@@ -257,7 +257,7 @@ def test_a_second_resolve_needs_no_tensorflow_and_no_spark(mobilenet: Network) -
         from pathlib import Path
         from tuner.networks.resolution import resolve_network
         from tuner.networks.store import NetworkStore
-        from tuner.experiment.schema import NetworkSpec
+        from tuner.experiment.networks import NetworkSpec
         spec = NetworkSpec(name="MobileNetV2", weights="random", seed=3, input_size={SIDE})
         print(resolve_network(spec, "float32", NetworkStore(Path({mobilenet.file!r}).parents[1])).key)
         print({{"tensorflow", "keras", "pyspark"}} & set(sys.modules))
@@ -438,7 +438,7 @@ def test_weights_put_into_place_by_hand_are_found(mobilenet: Network, tmp_path: 
         from pathlib import Path
         from tuner.networks.resolution import resolve_network
         from tuner.networks.store import NetworkStore
-        from tuner.experiment.schema import NetworkSpec
+        from tuner.experiment.networks import NetworkSpec
         spec = NetworkSpec(name="MobileNetV2", input_size={SIDE})
         print(resolve_network(spec, "float32", NetworkStore(Path({str(tmp_path)!r}, "store"))).digest)
         """,

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from tuner.base.errors import NetworkError
-from tuner.experiment.schema import Experiment, SearchSettings
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.images.decoding import preprocess
 from tuner.networks.embedded.files import NETWORK_FILES
 from tuner.networks.files import open_network
-from tuner.networks.table import NETWORKS, Architecture, check_names, find_architecture
+from tuner.networks.table import NETWORKS, Architecture, check_names, find_architecture, may_be_negative
 
 APPLICATIONS = [row for row in NETWORKS.values() if row.module.startswith("keras.")]
 EMBEDDED = [row for row in NETWORKS.values() if row.weights == "embedded"]
@@ -47,11 +49,31 @@ def test_embedded_networks_are_as_listed(row: Architecture) -> None:
     assert features(np.zeros((1, *row.input_size, 3), np.float32)).shape == (1, row.width)
 
 
+@pytest.mark.parametrize("row", EMBEDDED, ids=lambda row: row.name)
+def test_which_features_may_be_negative(row: Architecture) -> None:
+    pixels = np.random.default_rng(0).uniform(size=(8, *row.input_size, 3)).astype(np.float32)
+    features = open_network(NETWORK_FILES[row.name], row.input_size, "float32")(pixels)
+    assert may_be_negative(NetworkSpec(name=row.name)) == bool((features < 0).any())
+
+
+def ends_in_relu(network: keras.Model) -> bool:
+    """Whether what comes before the pooling is made by a ReLU."""
+    for layer in reversed(network.layers):
+        if isinstance(layer, keras.layers.ReLU):
+            return True
+        activation = getattr(layer, "activation", None)
+        if activation is not None or isinstance(layer, keras.layers.LayerNormalization):
+            return activation in (keras.activations.relu, keras.activations.relu6)
+    raise AssertionError("no activation")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("row", APPLICATIONS, ids=lambda row: row.name)
 def test_width_input_size_and_built_in_preprocessing_of_all(row: Architecture) -> None:
     with keras.StatelessScope():
-        assert build(row, include_top=False, pooling="avg").output_shape == (None, row.width)
+        features = build(row, include_top=False, pooling="avg")
+        assert features.output_shape == (None, row.width)
+        assert may_be_negative(NetworkSpec(name=row.name)) != ends_in_relu(features)
         whole = build(row, include_top=True)
     size = (None, None) if row.module.endswith("mobilenet_v3") else row.input_size
     assert whole.input_shape == (None, *size, 3)  # MobileNetV3 alone leaves it open

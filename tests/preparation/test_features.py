@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from tuner.base.errors import ImageSourceError
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.cache import FeatureCache
 from tuner.images.index import index_images
 from tuner.images.sources import read_images

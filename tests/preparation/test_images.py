@@ -8,7 +8,8 @@ from rich.console import Console
 
 from tests.conftest import glyph
 from tuner.base.errors import CacheError, ImageSourceError
-from tuner.experiment.schema import Experiment, SearchSettings, Split
+from tuner.experiment.schema import Experiment, Split
+from tuner.experiment.search import SearchSettings
 from tuner.extraction.cache import FeatureCache
 from tuner.preparation.images import (
     PreparedImages,

@@ -9,11 +9,13 @@ from rich.console import Console
 
 from tuner.base.errors import CacheError
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings, Split
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment, Split
+from tuner.experiment.search import SearchSettings
 from tuner.extraction.cache import FeatureCache
 from tuner.extraction.files import Row, write_part
 from tuner.images.index import ImageSet
-from tuner.models.pipeline import fit_classifier
+from tuner.models.fitted.estimators import fit_estimator
 from tuner.networks.resolution import resolve_network
 from tuner.preparation import tables as feature_tables
 from tuner.preparation.images import PreparedImages, prepare_images
@@ -132,8 +134,8 @@ def test_250_classes_are_fitted_over_connect(driver: DriverSession, tmp_path: Pa
 
     def fit(_: Iterable[int]) -> Iterator[tuple[int, int]]:
         session = connect_from_worker(endpoint)
-        params = TrialParams(backbone="GaborNet", regParam=0.1, elasticNetParam=0.0, maxIter=1)
-        model = fit_classifier(session.table(view).where("part = 'train'"), params)
+        params = TrialParams.of(backbone="GaborNet", regParam=0.1, elasticNetParam=0.0, maxIter=1)
+        model = fit_estimator(session.table(view).where("part = 'train'"), params)
         yield model.numClasses, model.coefficientMatrix.numRows
 
     assert driver.spark.sparkContext.parallelize([0], 1).mapPartitions(fit).collect() == [

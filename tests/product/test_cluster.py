@@ -220,8 +220,8 @@ def test_a_cache_on_a_hadoop_filesystem_needs_no_shared_folder(
     hidden = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none .tuner && exec "$@"', "--")
     alone = (*hidden, sys.executable, "-m", "tuner", "search", "--experiment", "football.yaml")
     options = ("--master", cluster.url, "--cache", "viewfs://store/mounted/cache", "--max_evals", "3")
-    said = []
-    for further in ((), ("--fit", "spark", "--seed", "43")):
+
+    def search(*further: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*alone, *options, *further],
             cwd=football,
@@ -232,6 +232,14 @@ def test_a_cache_on_a_hadoop_filesystem_needs_no_shared_folder(
         )
         if "unshare: " in done.stderr:
             pytest.skip(f"mounts cannot be hidden here: {done.stderr}")
+        return done
+
+    refused = search("--classifier", "sklearn.Ridge,RandomForest")
+    assert refused.returncode == 2
+    assert "MLlib's random forest is fitted on the cluster and saved for its numbers" in refused.stderr
+    said = []
+    for further in ((), ("--fit", "spark", "--seed", "43")):
+        done = search(*further)
         assert done.returncode == 0, done.stdout + done.stderr
         said.append(done.stdout)
     assert "(60 images extracted)" in said[0]

@@ -19,7 +19,8 @@ from tests.helpers import corpus
 from tests.helpers.corpus import IMAGE_CASES, SOURCE_CASES, Case
 from tuner.base.choices import Decoding
 from tuner.base.errors import ImageError, ImageSourceError
-from tuner.experiment.schema import Experiment, SearchSettings
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.extraction.cache import FeatureCache
 from tuner.images.decoding import decode_image, load_input
 from tuner.images.index import index_images

@@ -55,6 +55,12 @@ def test_a_saved_pipeline_names_the_classes_of_its_python_stages(model: Path) ->
         assert f"{found.__module__}.{found.__qualname__}" == name
 
 
+def test_a_classifier_of_scikit_learn_is_saved_under_a_class_that_is_there() -> None:
+    name = "tuner.models.fitted.sklearn_model.SklearnModel"
+    found = pkgutil.resolve_name(name)
+    assert f"{found.__module__}.{found.__qualname__}" == name
+
+
 def test_a_logged_model_names_its_loader_and_its_parts(model: Path) -> None:
     flavors = Model.load(model).flavors
     assert set(flavors) == {"spark", "python_function", "tuner"}

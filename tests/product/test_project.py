@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from tuner.experiment.file import OVERRIDES, read_experiment
-from tuner.experiment.schema import Experiment, NetworkSpec
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

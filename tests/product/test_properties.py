@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 
 from tuner.base.errors import ExperimentError
 from tuner.experiment.file import OVERRIDES, read_experiment
-from tuner.experiment.schema import Experiment, SearchSettings
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.networks.resolution import Network
 
 # The search space --------------------------------------------------------------------------------

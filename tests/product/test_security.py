@@ -14,7 +14,7 @@ from tests.conftest import FinishedSearch
 from tuner.base.errors import ExperimentError, ImageError, NetworkError
 from tuner.evaluation.metrics import evaluate
 from tuner.experiment.file import read_experiment
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.images.decoding import decode_image
 from tuner.networks.files import pack_saved_model
 from tuner.networks.resolution import resolve_network

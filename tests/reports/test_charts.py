@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tuner.evaluation.metrics import Evaluation, evaluate
 from tuner.reports import charts
+from tuner.reports.confusion_image import confusion_image
 
 EVIL = "<script>alert(1)</script>"
 
@@ -65,36 +66,6 @@ def test_plotly_is_told_that_names_are_text_and_not_markup():
     assert charts.score_by_backbone(some_trials(), "accuracy").data[-1].name == figure.data[0].x[0]
 
 
-@pytest.mark.parametrize("classes", [2, 10, 17, 60, 200])
-def test_the_confusion_image_has_a_cell_for_each_pair_with_room_for_its_text(classes):
-    evaluation = evaluation_of([f"class {index}" for index in range(classes)], rows=20 * classes)
-    image = charts.confusion_image(evaluation)
-    assert max(image.size) < 1000
-    pixels = np.asarray(image.convert("L")).astype(int)
-    cell = max(4, min(64, 560 // classes))
-    start = image.width - 14 - cell * classes
-    shares = evaluation.confusion / evaluation.confusion.sum(axis=1, keepdims=True)
-    corners = [start + cell * index + 1 for index in range(classes)]  # beside the counts
-    shade = pixels[np.ix_(corners, corners)]
-    assert np.corrcoef(shade.ravel(), shares.ravel())[0, 1] < -0.95
-    assert pixels[start : start + cell * classes, :start].min() < 100  # the names are there
-    assert pixels[:start, start:].min() < 100
-
-
-def test_names_in_the_image_are_told_apart_whatever_their_script():
-    counts = [0, 1], np.eye(2)
-
-    def image(*names):
-        return np.asarray(
-            charts.confusion_image(evaluate(np.array(counts[0]), counts[1], names)).convert("L")
-        )
-
-    assert not np.array_equal(image("Löwe", "cat"), image("Lowe", "cat"))
-    assert not np.array_equal(image("Лев", "cat"), image("Кот", "cat"))
-    assert np.array_equal(image("日本", "cat"), image("#0", "cat"))
-    assert max(image("x" * 200, "y").shape) < 700
-
-
 ODD_NAMES = [
     *("a\r", "a\nb", "a\x85b", "a\u2029", "\x00", "\x1b[31m", "\t", " ", "", "\u200b", "\u202eabc"),
     *("😀", "👨\u200d👩\u200d👧", "é" * 40, "e\u0301" * 30, "مرحبا", "\ud800", "\uffff", "a\xa0b"),
@@ -107,19 +78,10 @@ ODD_NAMES = [
 @example(ODD_NAMES)
 def test_no_name_keeps_a_chart_from_being_drawn(names: list[str]):
     evaluation = evaluation_of(names, rows=20)
-    assert max(charts.confusion_image(evaluation).size) < 1000
+    assert max(confusion_image(evaluation).size) < 1000
     assert len(charts.confusion_figure(evaluation).data[0].x) == len(names)
     truth = np.arange(len(names))
     assert charts.roc_figure(truth, np.eye(len(names)), names).data
-
-
-def test_names_that_look_alike_in_the_image_are_told_apart():
-    def image(*names):
-        return np.asarray(charts.confusion_image(evaluate(np.array([0, 1]), np.eye(2), names)))
-
-    assert np.array_equal(image("a\n b", "c"), image("a b", "c"))
-    assert np.array_equal(image("a\r", "a"), image("#0", "#1"))
-    assert np.array_equal(image("x" * 50 + "1", "x" * 50 + "2"), image("#0", "#1"))
 
 
 def test_roc_curves_bear_their_areas():
@@ -226,3 +188,76 @@ def test_the_leaderboard_of_failures_has_no_ranks():
     table = charts.leaderboard(ALL_FAILED, "accuracy")
     assert table["trial"].tolist() == [1, 2, 3, 4, 5, 6]
     assert table["rank"].isna().all()
+
+
+# Several classifiers
+
+
+def several(metric: str = "accuracy") -> pd.DataFrame:
+    """Each with its own parameters; those of the others are empty. The forest's depth decides."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(1, 25):
+        if number % 2:
+            depth = int(rng.integers(3, 12))
+            values = {
+                "classifier": "RandomForest",
+                "numTrees": int(rng.integers(20, 90)),
+                "maxDepth": depth,
+            }
+            score = depth / 12
+        else:
+            prestep = ["none", "PCA"][number % 4 // 2]
+            values = {"classifier": "sklearn.Ridge", "alpha": float(rng.uniform(0, 9)), "prestep": prestep}
+            values |= {"k": 5} if prestep == "PCA" else {}
+            score = 0.5
+        rows.append(
+            {
+                "trial": number,
+                "backbone": "A",
+                **values,
+                "status": "FINISHED",
+                metric: score,
+                "seconds": 1.0,
+            }
+        )
+    rows[0] |= {"status": "FAILED", metric: np.nan}
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "axes"),
+    [
+        ("RandomForest", ["backbone", "numTrees", "maxDepth", "accuracy"]),
+        ("sklearn.Ridge", ["backbone", "alpha", "prestep", "accuracy"]),  # k is not there in all
+    ],
+)
+def test_parallel_coordinates_of_a_classifier_have_its_own_axes(classifier: str, axes: list[str]) -> None:
+    (parcoords,) = charts.parallel_coordinates(several(), "accuracy", classifier).data
+    assert [axis.label for axis in parcoords.dimensions] == axes
+    for axis in parcoords.dimensions:
+        assert np.isfinite(list(axis["values"])).all()
+
+
+def test_the_parameter_that_decides_the_score_is_the_most_important() -> None:
+    (bars,) = charts.parameter_importance(several(), "accuracy").data
+    assert sum(bars.x) == pytest.approx(1)
+    assert bars.y[-1] == "maxDepth"
+    assert {"classifier", "numTrees", "alpha", "prestep", "k"} < set(bars.y)
+    assert "backbone" not in bars.y  # there is one only
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_of_few_trials_no_importance_is_told(count: int) -> None:
+    assert not charts.parameter_importance(several().head(count), "accuracy").data
+
+
+def test_the_leaderboard_has_the_parameters_of_all_classifiers() -> None:
+    table = charts.leaderboard(several(), "accuracy")
+    assert list(table.columns[:5]) == ["rank", "trial", "accuracy", "backbone", "classifier"]
+    assert set(table.columns[5:10]) == {"numTrees", "maxDepth", "alpha", "prestep", "k"}
+    for figure in (
+        charts.optimisation_history(several(), "accuracy"),
+        charts.score_by_backbone(several(), "accuracy"),
+    ):
+        assert "sklearn.Ridge, alpha" in figure.to_json()

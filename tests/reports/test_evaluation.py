@@ -36,7 +36,7 @@ def scored(classes: int, images: int) -> tuple[Scored, list[str]]:
 def log(run: RunLog, classes: int, images: int, **written) -> np.ndarray:
     """Log an evaluation; gives its confusion matrix."""
     found, names = scored(classes, images)
-    evaluation = evaluate(found.label_index, found.probability, names)
+    evaluation = evaluate(found.label_index, found.scores, names)
     log_evaluation(run, evaluation, found, plotly_run="the-search", **written)
     return evaluation.confusion
 
@@ -148,7 +148,7 @@ def test_an_evaluated_model_s_run_says_on_what_and_what_was_left_out(
 ) -> None:
     found, names = scored(3, 30)
     left_out = pd.DataFrame({"path": ["bad.png"], "label": ["ñ <0>"], "reason": ["truncated"]})
-    evaluation = evaluate(found.label_index, found.probability, names)
+    evaluation = evaluate(found.label_index, found.scores, names)
     log_evaluated_model(run, evaluation, found, left_out, model_uri="models:/m/1", images="photos")
     assert files(store, run) == SMALL | {"quarantine.csv", "charts"}
     pd.testing.assert_frame_equal(pd.read_csv(read("quarantine.csv")), left_out)

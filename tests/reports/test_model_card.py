@@ -23,7 +23,7 @@ def facts(labels: tuple[str, ...] = ("cat", "<b>|dog"), **changes) -> ModelFacts
         "split": split,
         "network": "VGG16",
         "own_network": False,
-        "params": TrialParams(backbone="VGG16", regParam=0.1, elasticNetParam=0.5, maxIter=7),
+        "params": TrialParams.of(backbone="VGG16", regParam=0.1, elasticNetParam=0.5, maxIter=7),
         "validation": ("accuracy", 0.9),
         "test": evaluate(truth, np.eye(len(labels))[said], labels),
     }
@@ -84,3 +84,15 @@ def test_the_registry_gets_as_much_as_it_keeps(classes: int, left: str):
 
 def test_whatever_is_too_long_is_cut():
     assert len(short_card(facts(images="x" * 6000))) == DESCRIPTION_LENGTH
+
+
+def test_the_card_names_the_classifier_and_says_that_it_gives_no_probabilities() -> None:
+    ridge = TrialParams.of("VGG16", "sklearn.Ridge", "balanced", alpha=2, prestep="PCA", k=9)
+    truth = np.repeat([0, 1], 3)
+    test = evaluate(truth, np.eye(2)[truth], ("cat", "dog"), "decision")
+    card = model_card(facts(("cat", "dog"), params=ridge, test=test))
+    assert "scikit-learn's ridge classifier on the features of VGG16" in card
+    assert "Parameters: sklearn.Ridge, alpha 2, prestep PCA, k 9, class_weight balanced; accuracy" in card
+    assert "It gives no probabilities: its answers have `decision`" in card
+    assert "logLoss" not in card
+    assert "no probabilities" not in model_card(facts())

@@ -15,6 +15,7 @@ import pytest
 from tests.helpers.searches import TrackingServer
 from tests.reports.test_charts import EVIL, evaluation_of, some_trials
 from tuner.reports import charts, pages
+from tuner.reports.confusion_image import confusion_image
 
 URL = "get-artifact?path=charts/plotly.mjs&run_uuid=0123456789abcdef"
 PICTURE = "get-artifact?path=matrix.png&run_uuid=0"
@@ -90,7 +91,7 @@ def test_pages_draw_in_a_browser_without_a_network(tmp_path: Path):
         pytest.skip("neither chromium nor google-chrome is installed")
     evaluation = evaluation_of([EVIL, "plain"])
     figure = charts.confusion_figure(evaluation)
-    charts.confusion_image(evaluation).save(tmp_path / "m.png")
+    confusion_image(evaluation).save(tmp_path / "m.png")
     (tmp_path / "plotly.mjs").write_text(pages.plotly_js(), encoding="utf-8")
     documents = {
         "light": pages.light_figure_html(figure, "m.png", library="plotly.mjs", picture="m.png"),

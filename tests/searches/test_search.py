@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import FinishedSearch, tuner
 from tests.helpers.searches import aliases_of
 from tuner.base.choices import WhereToFit
-from tuner.searches.search import fits_in_workers
+from tuner.searches.opening import fits_in_workers
 
 METRICS = {"accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"}
 

@@ -3,7 +3,8 @@ import pytest
 
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import Experiment, SearchSettings, Split
+from tuner.experiment.schema import Experiment, Split
+from tuner.experiment.search import SearchSettings
 from tuner.searches.winner import choose, solver_difference
 from tuner.tracking.results import TrialResult
 
@@ -11,7 +12,7 @@ from tuner.tracking.results import TrialResult
 def result(trial: int, accuracy: float, error: float = 0.02, **params) -> TrialResult:
     values = {"backbone": "VGG16", "regParam": 0.01, "elasticNetParam": 0.5, "maxIter": 10} | params
     metrics = {"accuracy": accuracy, "accuracy_std_error": error}
-    return TrialResult(trial, TrialParams(**values), f"{trial:03d}-vgg16", metrics=metrics)
+    return TrialResult(trial, TrialParams.of(**values), f"{trial:03d}-vgg16", metrics=metrics)
 
 
 def experiment(select: str) -> Experiment:

@@ -12,9 +12,11 @@ from tests.helpers.models import CHAMPION, ODD_IMAGES, as_png, embedded, random_
 from tests.images.test_decoding import PAIRS, chunk, png_file
 from tuner.base.choices import Decoding
 from tuner.base.errors import ModelError
+from tuner.classifiers.heads.mllib import PerceptronHead
+from tuner.classifiers.heads.trees import TreesHead
 from tuner.classifiers.linear import LinearHead
 from tuner.cli.main import main
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.images.decoding import decode_image
 from tuner.models.scorer import Scorer
 from tuner.networks.files import import_keras
@@ -107,6 +109,24 @@ def test_an_export_pools_as_the_model_does(pooling: str, width: int, form: str, 
     done = export_model(scorer, tmp_path / f"model.{form}", form, EXACT)
     assert (done.images, done.disagreements) == (5, 0)
     assert done.difference < 1e-6
+
+
+def test_a_perceptron_is_exported_and_trees_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    scorer = small_scorer(tmp_path, "tf", ODD_LABELS)
+    width, rng = scorer.network.width, np.random.default_rng(0)
+    layers = np.array([width, 3, 4])
+    perceptron = PerceptronHead(layers, rng.normal(size=3 * (width + 1) + 4 * (3 + 1)))
+    scorer = Scorer(scorer.network, perceptron, ODD_LABELS)
+    done = export_model(scorer, tmp_path / "out" / "model.keras", "keras", EXACT)
+    assert (done.images, done.disagreements) == (5, 0)
+    assert done.difference < 1e-5
+    leaf = np.zeros(1, int)
+    trees = TreesHead(leaf - 1, leaf * 1.0, leaf, leaf, np.ones((1, 4)), leaf, np.array(True))
+    with pytest.raises(
+        ModelError, match="classifier cannot become part of a Keras model: logistic regression"
+    ):
+        export_model(Scorer(scorer.network, trees, ODD_LABELS), tmp_path / "trees.keras", "keras", EXACT)
+    assert not (tmp_path / "trees.keras").exists()
 
 
 def test_the_saved_model_reads_what_tensorflow_reads_and_the_rest_is_counted(tmp_path: Path) -> None:

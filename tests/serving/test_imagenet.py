@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 from tests.helpers.models import LITE, ODD_IMAGES
 from tuner.base.errors import NetworkError
 from tuner.cli.main import main
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.networks.imagenet import decode_predictions, imagenet_classes
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore

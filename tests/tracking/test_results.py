@@ -11,8 +11,14 @@ from tuner.tracking.results import SEE_ERROR_FILE, TrialResult
 from tuner.tracking.runs import trial_run, trial_runs
 from tuner.tracking.store import Tracking
 
-PARAMS = TrialParams("GlyphNet", 0.1, 0.5, 7)
-trial_params = st.builds(TrialParams, st.text(), st.floats(0, 9), st.floats(0, 1), st.integers(0, 100))
+PARAMS = TrialParams.of("GlyphNet", regParam=0.1, elasticNetParam=0.5, maxIter=7)
+trial_params = st.builds(
+    TrialParams.of,
+    st.text(),
+    regParam=st.floats(0, 9),
+    elasticNetParam=st.floats(0, 1),
+    maxIter=st.integers(0, 100),
+)
 results = st.one_of(
     st.builds(
         TrialResult,

@@ -144,7 +144,7 @@ def test_a_trial_that_took_its_end_for_a_failure_was_killed(store: Tracking):
             if error:
                 raise error("no good")
     left = CutOffTrials(store, parent)
-    params = TrialParams("B", 0.1, 0.5, 5)
+    params = TrialParams.of("B", regParam=0.1, elasticNetParam=0.5, maxIter=5)
     left.know(TrialResult(number, params, "", run_id) for run_id, number in numbers.items() if number < 3)
     left.close()
     ends = {numbers[run.info.run_id]: run.info.status for run in trial_runs(store, parent)}

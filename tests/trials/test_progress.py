@@ -9,7 +9,7 @@ from pyspark import cloudpickle
 from rich.console import Console
 
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import SearchSettings
+from tuner.experiment.search import SearchSettings
 from tuner.spark.sessions import DriverSession
 from tuner.tracking.results import TrialResult
 from tuner.trials.progress import search_progress

@@ -6,7 +6,8 @@ from pyspark.sql import SparkSession
 from tuner.classifiers.logistic_regression import fit
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.standardized import Standardized
-from tuner.models.pipeline import fit_classifier, head_of
+from tuner.models.fitted.estimators import fit_estimator
+from tuner.models.pipeline import head_of
 from tuner.trials.fits import class_weights
 from tuner.trials.spark_fit import weighted
 
@@ -29,8 +30,8 @@ def test_rare_classes_weigh_the_same_in_both_ways_to_fit(spark: SparkSession, cl
     values = np.random.default_rng(0).normal(0.5 * np.eye(4, 6)[LABELS], 1).astype(np.float32)
     rows = [(int(label), Vectors.dense(row)) for label, row in zip(LABELS, values.tolist(), strict=True)]
     table = spark.createDataFrame(rows, ["label_index", "features"]).coalesce(1)
-    params = TrialParams("any", regParam=0.02, elasticNetParam=0.3, maxIter=20)
-    theirs = head_of(fit_classifier(weighted(table, class_weight), params, class_weight))
+    params = TrialParams.of("any", regParam=0.02, elasticNetParam=0.3, maxIter=20)
+    theirs = head_of(fit_estimator(weighted(table, class_weight), params, class_weight))
     weights = class_weights(LABELS, class_weight)
     ours = fit(Standardized(values, weights), LABELS, classes=4, **params.values)
     np.testing.assert_allclose(ours.coefficients, theirs.coefficients, atol=1e-9)

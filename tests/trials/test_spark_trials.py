@@ -13,7 +13,7 @@ from hyperopt.spark import _SparkFMinState
 from pyspark import cloudpickle
 
 from tuner.classifiers.parameters import TrialParams
-from tuner.experiment.schema import SearchSettings
+from tuner.experiment.search import SearchSettings
 from tuner.spark.sessions import DriverSession
 from tuner.tracking.results import TrialResult
 from tuner.trials.spark_trials import make_trials, results_of, run_trials, short_polls, since_gain

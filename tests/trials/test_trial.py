@@ -11,13 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from hyperopt import STATUS_OK
+from pyspark.ml import PipelineModel
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
 from sqlalchemy import create_engine, text
 
 from tests.helpers.databases import PostgresServer
 from tuner.base.errors import SearchError
-from tuner.experiment.schema import Experiment, NetworkSpec, SearchSettings
+from tuner.classifiers.heads.files import read_head
+from tuner.classifiers.table import CLASSIFIERS
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment
+from tuner.experiment.search import SearchSettings
 from tuner.models.flavor import write_model_files
 from tuner.networks.resolution import resolve_network
 from tuner.networks.store import NetworkStore
@@ -92,6 +97,7 @@ def trial(tracking: Tracking, tmp_path: Path) -> Trial:
         folds=0,
         metric="accuracy",
         model_files=tmp_path / "model",
+        saved=tmp_path / "saved",
         unsent=tmp_path / "unsent",
         matrices=matrices_of(made_up_rows(), tmp_path / "features"),
     )
@@ -103,7 +109,9 @@ def spark_trial(driver: DriverSession, trial: Trial) -> Trial:
     view = view_of(driver, made_up_rows(), "made_up")
     return replace(
         trial,
+        networks=dict.fromkeys(["GlyphNet", "gone"], trial.networks["GlyphNet"]),
         matrices=None,
+        on_spark=frozenset({"LogisticRegression"}),
         tables={"GlyphNet": view, "gone": "global_temp.no_such_view"},
         endpoint=driver.endpoint,
     )
@@ -150,6 +158,49 @@ def test_a_trial_fits_and_logs_what_it_did(driver: DriverSession, request: pytes
 
 
 POINT = {NUMBER: 1, "backbone": "GlyphNet", "regParam": 0.01, "elasticNetParam": 0.5, "maxIter": 9}
+OTHERS = {
+    "sklearn.Ridge": {"alpha": 1.0, "prestep": {"prestep": "PCA", "k": 9.0}},
+    "sklearn.RandomForest": {"n_estimators": 5},
+    "DecisionTree": {"maxDepth": 3},
+    "LinearSVC": {"maxIter": 3},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_trial_of_any_classifier_logs_a_model_whose_two_faces_agree(
+    driver: DriverSession, trial: Trial, name: str
+) -> None:
+    view = view_of(driver, made_up_rows(), "others")
+    either = replace(
+        trial,
+        tables={"GlyphNet": view},
+        endpoint=driver.endpoint,
+        on_spark=frozenset({"DecisionTree", "LinearSVC"}),
+    )
+    nested = {"backbone": "GlyphNet", "classifier": {"classifier": name, **OTHERS[name]}, NUMBER: 1}
+    (document,) = driver.spark.sparkContext.parallelize([nested], 1).map(either).collect()
+    result = result_of(document)
+    row = CLASSIFIERS[name]
+    assert ("logLoss" in result.metrics) == (row.gives == "probability")
+    run = trial.tracking.client().get_run(result.run_id)
+    assert run.data.params["classifier"] == name
+    assert TrialResult.of_run(run, "accuracy") is not None
+    assert not {"regParam", "elasticNetParam"} & set(run.data.params)
+
+    models = trial.tracking.client().search_logged_models([trial.tracking.experiment_id])
+    (model,) = [model for model in models if model.source_run_id == result.run_id]
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    kind = json.loads((folder / "scorer/scorer.json").read_text())["head"]
+    head = read_head(folder / "scorer", kind)
+    assert head.gives == row.gives
+    rows = driver.spark.table(view).collect()
+    expected = head.score(np.stack([row.features.toArray() for row in rows]))
+    stage = PipelineModel.load(str(folder / "sparkml")).stages[1]
+    answers = stage.transform(driver.spark.table(view)).collect()
+    np.testing.assert_allclose(np.stack([a[row.gives].toArray() for a in answers]), expected, atol=1e-9)
+    assert [answer.prediction for answer in answers] == expected.argmax(axis=1).tolist()
+
+
 ENDS_THE_FIRST_WRITER = """
 create sequence writers;
 create function end_the_first() returns trigger language plpgsql as $$

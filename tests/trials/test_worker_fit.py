@@ -44,7 +44,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> worker_fit._Kept:
 
 
 def fits_of(matrices: FeatureMatrices, network: str = "one", max_iter: int = 3) -> WorkerFits:
-    params = TrialParams(network, regParam=0.01, elasticNetParam=0.5, maxIter=max_iter)
+    params = TrialParams.of(network, regParam=0.01, elasticNetParam=0.5, maxIter=max_iter)
     return WorkerFits(matrices, params, classes=10, class_weight="none", threads=1, at_once=2)
 
 
@@ -106,9 +106,11 @@ def test_a_fit_scores_the_rows_that_it_did_not_see(matrices: FeatureMatrices) ->
         assert found.scored.path == list(table.path[unseen])
         np.testing.assert_array_equal(found.scored.label_index, table.label_index[unseen])
         np.testing.assert_allclose(
-            found.scored.probability, found.head.probability(table.features[unseen]), atol=1e-12
+            found.scored.scores, found.fitted().head.score(table.features[unseen]), atol=1e-12
         )
-        right = found.head.probability(table.features[~unseen]).argmax(axis=1) == table.label_index[~unseen]
+        right = (
+            found.fitted().head.score(table.features[~unseen]).argmax(axis=1) == table.label_index[~unseen]
+        )
         assert found.train_accuracy == right.mean()
 
 

@@ -13,6 +13,7 @@ Transparent = Literal["white", "black"]  # what transparent pictures are laid on
 Metric = Literal["accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"]
 ClassWeight = Literal["none", "balanced"]
 WhereToFit = Literal["auto", "worker", "spark"]
+ScoreKind = Literal["probability", "decision"]  # what a classifier gives each class of an image
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ DEFAULT_DECODING = Decoding()
 """What is done where an experiment says nothing."""
 
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logLoss"})
+
+NEEDS_PROBABILITY: frozenset[str] = frozenset({"logLoss"})
+"""Metrics that decision values do not give."""
 
 
 def loss_of(metric: str, value: float) -> float:

@@ -11,6 +11,7 @@ WEIGHT = "weight"  # of a row in a fit, MLlib's weightCol
 FEATURES = "features"
 PREDICTION = "prediction"
 PROBABILITY = "probability"
+DECISION = "decision"  # in place of probabilities, of classifiers that have none
 PREDICTED_LABEL = "predicted_label"
 
 # Of the answer without Spark, beside `prediction` (there the class name) and `probability`.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 
+from tuner.base.choices import ScoreKind
 from tuner.classifiers.standardized import Blocks
 
 
@@ -23,6 +26,24 @@ class LinearHead:
 
     coefficients: np.ndarray
     intercepts: np.ndarray
+
+    kind: ClassVar[str] = "linear"
+    gives: ClassVar[ScoreKind] = "probability"
+    _FILE: ClassVar[str] = "head.npz"
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """As every head has it: the probabilities."""
+        return self.probability(features)
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays to a folder that is there."""
+        np.savez(folder / self._FILE, coefficients=self.coefficients, intercepts=self.intercepts)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read what `write` wrote."""
+        with np.load(folder / cls._FILE, allow_pickle=False) as arrays:
+            return cls(arrays["coefficients"], arrays["intercepts"])
 
     def probability(self, features: np.ndarray) -> np.ndarray:
         """Features of shape (n, width) → probabilities, float64 of shape (n, k).

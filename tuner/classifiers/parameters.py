@@ -1,101 +1,121 @@
-"""The one table of searched parameters, and what one trial fits with."""
+"""What one trial fits with: a network, a classifier, its parameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
-from pydantic import BeforeValidator
+from tuner.base.choices import ClassWeight
+from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.space import Parameter, Value
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 
-from tuner.classifiers.space import ParamSpace, parse_space
+BACKBONE, CLASSIFIER, CLASS_WEIGHT = "backbone", "classifier", "class_weight"
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """A row of the table: a parameter of MLlib's `LogisticRegression`, by MLlib's own name.
-
-    Attributes
-    ----------
-    name
-        As MLlib, the experiment file, the command line and MLflow have it.
-    default
-        The values that are searched unless an experiment says otherwise.
-    lowest, highest
-        What MLlib takes.
-    whole
-        Whether its values are whole numbers.
-    log
-        Whether a range of it is log-uniform unless an experiment says otherwise.
-    simpler
-        Which of two values makes the simpler model.
-    """
-
-    name: str
-    default: ParamSpace
-    lowest: float
-    highest: float
-    simpler: Literal["larger", "smaller"]
-    whole: bool = False
-    log: bool = False
-
-    def shown(self, value: float) -> str:
-        """A value, for a person."""
-        return str(int(value)) if self.whole else f"{value:.4g}"
-
-
-# In the order in which `one-standard-error` looks at them.
-_ROWS = (
-    Parameter("regParam", ParamSpace(low=1e-4, high=1.0, log=True), 0, math.inf, "larger", log=True),
-    Parameter("elasticNetParam", ParamSpace(low=0.0, high=1.0), 0, 1, "larger"),
-    Parameter("maxIter", ParamSpace(low=5, high=30), 0, 2**31 - 1, "smaller", whole=True),
-)
-
-PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in _ROWS}
-"""Every searched parameter by its name."""
-
-
-def searched(name: str) -> BeforeValidator:
-    """How an experiment's field for this parameter is read."""
-    log = PARAMETERS[name].log
-    return BeforeValidator(lambda value: parse_space(value, log_by_default=log))
+PARAMETERS: Mapping[str, Parameter] = CLASSIFIERS[DEFAULT].by_name
+"""The parameters of the classifier that is fitted where none is named, by their names."""
 
 
 @dataclass(frozen=True)
 class TrialParams:
-    """What one trial fits: the backbone's name and the parameters of `LogisticRegression`."""
+    """What one trial fits with.
+
+    Attributes
+    ----------
+    backbone
+        The network's name.
+    given
+        The classifier's parameters that it was given, with their values, in the order of the table. One
+        that it does not have is absent.
+    classifier
+        Its name in the table; None: the experiment names none, and `DEFAULT` is fitted.
+    class_weight
+        How classes weigh, where that is searched; else None.
+    """
 
     backbone: str
-    regParam: float
-    elasticNetParam: float
-    maxIter: int
+    given: tuple[tuple[str, Value], ...]
+    classifier: str | None = None
+    class_weight: ClassWeight | None = None
+
+    @classmethod
+    def of(
+        cls,
+        backbone: str,
+        classifier: str | None = None,
+        class_weight: ClassWeight | None = None,
+        **values: Any,
+    ) -> TrialParams:
+        """Make them of values by name, in whatever order."""
+        rows = CLASSIFIERS[classifier or DEFAULT].by_name
+        given = tuple((name, row.typed(values[name])) for name, row in rows.items() if name in values)
+        return cls(backbone, given, classifier, class_weight)
 
     @classmethod
     def from_point(cls, point: Mapping[str, Any]) -> TrialParams:
-        """Read one point of the space, or a run's parameters: values, never the indices of choices."""
-        values: dict[str, Any] = {
-            name: (int if row.whole else float)(point[name]) for name, row in PARAMETERS.items()
-        }
-        return cls(backbone=str(point["backbone"]), **values)
+        """Read one point of the space, or a run's parameters: values, never the indices of choices.
 
-    def to_dict(self) -> dict[str, Any]:
-        """The backbone and the parameters by name, as they are logged."""
-        return asdict(self)
+        What a choice brings with it lies within it, as hyperopt's conditional spaces have it.
+
+        Raises
+        ------
+        KeyError
+            There is no backbone, or no such classifier.
+        """
+        flat = dict(_flat(point))
+        classifier, weight = flat.get(CLASSIFIER), flat.get(CLASS_WEIGHT)
+        rows = CLASSIFIERS[classifier or DEFAULT].by_name
+        given = {name: flat[name] for name in rows if flat.get(name) is not None}
+        if classifier is None:
+            given = {name: flat[name] for name in rows}  # these each trial has
+        return cls.of(str(flat[BACKBONE]), classifier, cast("ClassWeight | None", weight), **given)
 
     @property
-    def values(self) -> dict[str, Any]:
+    def row(self) -> Classifier:
+        """The classifier's row of the table."""
+        return CLASSIFIERS[self.classifier or DEFAULT]
+
+    @property
+    def values(self) -> dict[str, Value]:
         """The classifier's parameters by name."""
-        return {name: getattr(self, name) for name in PARAMETERS}
+        return dict(self.given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it by name, as it is logged; what the trial does not have is absent."""
+        named = {} if self.classifier is None else {CLASSIFIER: self.classifier}
+        weight = {} if self.class_weight is None else {CLASS_WEIGHT: self.class_weight}
+        return {BACKBONE: self.backbone, **named, **self.values, **weight}
 
     def simplicity(self) -> tuple[float, ...]:
-        """A key by which simpler parameters come first."""
+        """A key by which simpler parameters of one classifier come first."""
+        rows = self.row.by_name
         return tuple(
-            -getattr(self, name) if row.simpler == "larger" else getattr(self, name)
-            for name, row in PARAMETERS.items()
+            -float(value) if rows[name].simpler == "larger" else float(value)
+            for name, value in self.given
+            if rows[name].simpler is not None
         )
 
 
-def described(values: Mapping[str, float]) -> str:
-    """Names and values for a person: ``regParam 0.01, elasticNetParam 0.5, maxIter 20``."""
-    return ", ".join(f"{name} {row.shown(values[name])}" for name, row in PARAMETERS.items())
+def _flat(point: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in point.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, value
+
+
+def described(values: Mapping[str, Any]) -> str:
+    """Names and values for a person: ``RandomForest, numTrees 50, maxDepth 5``.
+
+    Parameters
+    ----------
+    values
+        As of `TrialParams.to_dict`, or a row of a table in which what a trial does not have is empty.
+    """
+    there = {name: value for name, value in values.items() if value is not None and value == value}
+    row = CLASSIFIERS[there.get(CLASSIFIER, DEFAULT)]
+    parts = [f"{name} {column.shown(there[name])}" for name, column in row.by_name.items() if name in there]
+    first = [there[CLASSIFIER]] if CLASSIFIER in there else []
+    last = [f"{CLASS_WEIGHT} {there[CLASS_WEIGHT]}"] if CLASS_WEIGHT in there else []
+    return ", ".join([*first, *parts, *last])

@@ -62,6 +62,9 @@ def search(
     ] = False,
     images: Images = "",
     backbone: Backbones = "",
+    classifier: Annotated[
+        str, _option("classifier", "Classifiers, by name: RandomForest,sklearn.LinearSVC")
+    ] = "",
     regParam: Annotated[str, _option("regParam", "0.1, a list 0.1,0.3 or a range 1e-4:1:log")] = "",
     elasticNetParam: Annotated[str, _option("elasticNetParam", "0.5, a list or a range 0:1")] = "",
     maxIter: Annotated[str, _option("maxIter", "15, a list or a range 5:30")] = "",
@@ -74,7 +77,7 @@ def search(
     select: Annotated[str, _option("select", "best or one-standard-error")] = "",
     deterministic: Annotated[str, _option("deterministic", "true: the same trials at any timing")] = "",
     class_weight: Annotated[
-        str, _option("class_weight", "none, or balanced: rare classes weigh more")
+        str, _option("class_weight", "none, balanced (rare classes weigh more), or both: none,balanced")
     ] = "",
     fit: Annotated[str, _option("fit", "Where trials fit: auto, worker or spark")] = "",
     timeout: Annotated[str, _option("timeout", "Seconds after which no new trial starts")] = "",
@@ -89,6 +92,7 @@ def search(
     overrides: dict[str, str | None] = {
         "images": images,
         "backbone": backbone,
+        "classifier": classifier,
         "regParam": regParam,
         "elasticNetParam": elasticNetParam,
         "maxIter": maxIter,
@@ -159,6 +163,71 @@ def _resume(
 
 
 @app.command()
+def spot_check(
+    experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
+    images: Images = "",
+    backbone: Backbones = "",
+    classifier: Annotated[
+        str,
+        typer.Option(
+            help="What to try, by name: sklearn.Ridge,sklearn.KNeighbors-5; empty: as in the file."
+        ),
+    ] = "",
+    validation: Annotated[str, _option("validation", "holdout or cv:5")] = "",
+    metric: Annotated[str, _option("metric", "What combinations are ranked by")] = "",
+    parallelism: Annotated[str, _option("parallelism", "How many combinations at once")] = "",
+    seed: Annotated[str, _option("seed", "The seed of splits and of classifiers")] = "",
+    trial_timeout: Annotated[str, _option("trial_timeout", "Seconds for one combination")] = "",
+    precision: Precision = "",
+    cache: Cache = "",
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Log the model of each combination, too.")
+    ] = False,
+    then_search: Annotated[
+        int,
+        typer.Option(
+            "--then-search",
+            "--then_search",
+            help="Search over the networks and classifiers of the best so many; 0: do not.",
+        ),
+    ] = 0,
+    master: Annotated[str, _MASTER] = "",
+) -> None:
+    """Try every network with forty classifiers, in minutes; log and rank what they are worth."""
+    overrides: dict[str, str | None] = {
+        "images": images,
+        "backbone": backbone,
+        "validation": validation,
+        "metric": metric,
+        "parallelism": parallelism,
+        "seed": seed,
+        "trial_timeout": trial_timeout,
+        "precision": precision,
+        "cache": cache,
+    }
+    if then_search < 0:
+        raise ExperimentError(f"--then-search is {then_search}: it must be 0 or more.")
+    read = read_experiment(experiment, overrides)
+    data = read.to_yaml_dict()
+    data["spot_check"] |= {"classifiers": classifier} if classifier else {}
+    data["spot_check"] |= {"keep_models": True} if keep_models else {}
+    read = experiment_of(data, str(experiment))
+    from tuner.cli.spot_check import show_spot_check  # imports take seconds
+    from tuner.searches.search import run_search
+    from tuner.searches.spot_check import check_then_search, run_spot_check, search_of_best
+
+    if then_search:
+        check_then_search(read)
+    done = run_spot_check(read, master=master or None, console=console)
+    show_spot_check(done, read.search.metric, console)
+    if then_search:
+        again = search_of_best(read, done.table, then_search, done.limits)
+        if read.search.points:
+            console.print("search.points are left out: they are of the experiment's own classifiers")
+        _show(run_search(again, master=master or None, console=console))
+
+
+@app.command()
 def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
     """Send trials to MLflow that a search could not log, for its server was gone."""
     from tuner.tracking.unsent_trials import push as push_unsent
@@ -218,7 +287,7 @@ def _show(result: SearchResult) -> None:
     version = winner.version
     console.print()
     console.print(
-        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.values)}",
+        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.to_dict())}",
         soft_wrap=True,
     )
     shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from tuner.base.choices import Metric, gain_of
+from tuner.base.choices import NEEDS_PROBABILITY, Metric, ScoreKind, gain_of
 from tuner.base.errors import ModelError, TrialError
 from tuner.evaluation.metrics import Evaluation, evaluate
 from tuner.evaluation.resampling import gains_on_draws
@@ -109,9 +109,10 @@ def compare(
     labels: Sequence[str],
     *,
     metric: Metric = "accuracy",
+    gives: tuple[ScoreKind, ScoreKind] = ("probability", "probability"),
     seed: int = 0,
 ) -> Comparison:
-    """Compare two models' probabilities on the same images.
+    """Compare two models' scores on the same images.
 
     Parameters
     ----------
@@ -125,13 +126,15 @@ def compare(
         The k class names.
     metric
         What to compare them by.
+    gives
+        What the scores of each are.
     seed
         Decides the bootstrap's draws.
 
     Raises
     ------
     ModelError
-        The metric is not defined on these images, or a probability is not a number.
+        The metric is not defined on these images or for one of the models, or a score is not a number.
 
     References
     ----------
@@ -140,9 +143,18 @@ def compare(
     """
     truth = np.asarray(label_index).astype(np.int64)
     try:
-        before, after = (evaluate(truth, scores, labels) for scores in (champion, challenger))
+        before, after = (
+            evaluate(truth, scores, labels, kind)
+            for scores, kind in zip((champion, challenger), gives, strict=True)
+        )
     except TrialError as error:
         raise ModelError(f"The models cannot be compared: {error}") from error
+    if metric in NEEDS_PROBABILITY and "decision" in gives:
+        which = "champion" if gives[0] == "decision" else "challenger"
+        raise ModelError(
+            f"The metric {metric} needs probabilities, and the {which}'s classifier gives none: set "
+            "gate.metric to another one."
+        )
     if metric not in before.metrics:
         raise ModelError(
             f"The metric {metric} is not defined on the {len(truth)} images that the models are compared "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.base.choices import ScoreKind
 from tuner.base.errors import TrialError
 
 EPSILON = 1e-15  # MLlib's `eps`: a probability of 0 for the true class costs 34.5, not infinity
@@ -16,7 +17,7 @@ EPSILON = 1e-15  # MLlib's `eps`: a probability of 0 for the true class costs 34
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model's probabilities are worth on labelled images.
+    """What a model's scores are worth on labelled images.
 
     Attributes
     ----------
@@ -24,8 +25,8 @@ class Evaluation:
         The k class names; their positions are the label indices.
     metrics
         `accuracy`, `f1`, `weightedPrecision`, `weightedRecall` (the last three averaged over the classes,
-        weighted by their images), `logLoss`, and `roc_auc` where it is defined. Over folds, also
-        `<metric>_std_error` of each.
+        weighted by their images), `logLoss` of probabilities, and `roc_auc` where it is defined. Over
+        folds, also `<metric>_std_error` of each.
     confusion
         int64 of shape (k, k): rows are true classes, columns predicted ones.
     report
@@ -40,22 +41,26 @@ class Evaluation:
     report: dict[str, Any]
 
 
-def evaluate(label_index: np.ndarray, probability: np.ndarray, labels: Sequence[str]) -> Evaluation:
-    """Evaluate probabilities; the prediction is the most probable class, the first one of equals.
+def evaluate(
+    label_index: np.ndarray, scores: np.ndarray, labels: Sequence[str], gives: ScoreKind = "probability"
+) -> Evaluation:
+    """Evaluate scores; the prediction is the class with the greatest one, the first one of equals.
 
     Parameters
     ----------
     label_index
         True classes as whole numbers in [0, k), of shape (n,). Not every class need be among them.
-    probability
+    scores
         Floats of shape (n, k).
     labels
         The k class names.
+    gives
+        What the scores are. Decision values give no `logLoss`.
 
     Raises
     ------
     TrialError
-        There is nothing to evaluate, or a probability is not a number.
+        There is nothing to evaluate, or a score is not a number.
 
     References
     ----------
@@ -63,22 +68,28 @@ def evaluate(label_index: np.ndarray, probability: np.ndarray, labels: Sequence[
     """
     if len(label_index) == 0:
         raise TrialError("There are no images to evaluate the model on: hold back more images.")
-    probability = np.asarray(probability, dtype=np.float64)
-    if not np.isfinite(probability).all():
-        raise TrialError("The model gives probabilities that are not numbers: raise regParam.")
+    scores = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        what = {"probability": "probabilities", "decision": "decision values"}[gives]
+        raise TrialError(
+            f"The model gives {what} that are not numbers: raise regParam, or what is like it."
+        )
     truth, classes = np.asarray(label_index).astype(np.int64), len(labels)
-    pairs = truth * classes + probability.argmax(axis=1)
+    pairs = truth * classes + scores.argmax(axis=1)
     confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return Evaluation(
         labels=tuple(labels),
-        metrics=_metrics(truth, probability, confusion),
+        metrics=_metrics(truth, scores, confusion, gives),
         confusion=confusion,
         report=_report(confusion, labels),
     )
 
 
 def summarize_folds(
-    folds: Sequence[Evaluation], label_index: np.ndarray, probability: np.ndarray
+    folds: Sequence[Evaluation],
+    label_index: np.ndarray,
+    scores: np.ndarray,
+    gives: ScoreKind = "probability",
 ) -> Evaluation:
     """Summarize a cross-validation.
 
@@ -90,7 +101,7 @@ def summarize_folds(
     ----------
     folds
         The evaluation of each fold, two or more.
-    label_index, probability
+    label_index, scores, gives
         The folds' predictions one after the other, as `evaluate` takes them.
     """
     metrics = {}
@@ -99,7 +110,7 @@ def summarize_folds(
             values = np.array([fold.metrics[name] for fold in folds])
             metrics[name] = float(values.mean())
             metrics[f"{name}_std_error"] = float(values.std(ddof=1) / math.sqrt(len(values)))
-    return replace(evaluate(label_index, probability, folds[0].labels), metrics=metrics)
+    return replace(evaluate(label_index, scores, folds[0].labels, gives), metrics=metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,17 +143,20 @@ def quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
 
 
-def _metrics(truth: np.ndarray, probability: np.ndarray, confusion: np.ndarray) -> dict[str, float]:
+def _metrics(
+    truth: np.ndarray, scores: np.ndarray, confusion: np.ndarray, gives: ScoreKind
+) -> dict[str, float]:
     found = _ByClass.of(confusion)
-    of_truth = np.clip(probability[np.arange(len(truth)), truth], EPSILON, 1 - EPSILON)
     metrics = {
         "accuracy": float(confusion.trace() / len(truth)),
         "f1": found.weighted(found.f1),
         "weightedPrecision": found.weighted(found.precision),
         "weightedRecall": found.weighted(found.recall),
-        "logLoss": float(-np.log(of_truth).mean()),
     }
-    auc = _roc_auc(truth, probability)
+    if gives == "probability":
+        of_truth = np.clip(scores[np.arange(len(truth)), truth], EPSILON, 1 - EPSILON)
+        metrics["logLoss"] = float(-np.log(of_truth).mean())
+    auc = _roc_auc(truth, scores)
     return metrics if auc is None else metrics | {"roc_auc": auc}
 
 
@@ -175,7 +189,7 @@ def positive_classes(truth: np.ndarray, classes: int) -> np.ndarray:
     return np.array([1]) if classes == 2 else np.unique(truth)
 
 
-def _roc_auc(truth: np.ndarray, probability: np.ndarray) -> float | None:
+def _roc_auc(truth: np.ndarray, values: np.ndarray) -> float | None:
     """One-vs-rest areas, averaged; None if no class has a rest.
 
     An area is the share of pairs, one image of the class and one of another, that the score puts in the
@@ -184,8 +198,8 @@ def _roc_auc(truth: np.ndarray, probability: np.ndarray) -> float | None:
     if len(np.unique(truth)) < 2:
         return None
     areas = []
-    for index in positive_classes(truth, probability.shape[1]):
-        scores, own = probability[:, index], truth == index
+    for index in positive_classes(truth, values.shape[1]):
+        scores, own = values[:, index], truth == index
         rest = np.sort(scores[~own])
         lower = [np.searchsorted(rest, scores[own], side).mean() for side in ("left", "right")]
         areas.append(sum(lower) / 2 / len(rest))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tuner.base.choices import ScoreKind
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -19,13 +21,16 @@ class Scored:
         The n images.
     label_index
         Their true classes, int of shape (n,).
-    probability
-        float64 of shape (n, classes).
+    scores
+        float64 of shape (n, classes); the greatest decides.
+    gives
+        Whether they are probabilities or decision values.
     """
 
     path: list[str]
     label_index: np.ndarray
-    probability: np.ndarray
+    scores: np.ndarray
+    gives: ScoreKind = "probability"
 
 
 def predictions_table(scored: Scored, labels: Sequence[str]) -> pd.DataFrame:
@@ -34,17 +39,18 @@ def predictions_table(scored: Scored, labels: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `path`, `label`, `prediction` (class names), `probability` (of the predicted class), `correct`.
+        `path`, `label`, `prediction` (class names), `probability` or `decision` (of the predicted class),
+        `correct`.
     """
     names = np.array(labels, dtype=object)
     truth = np.asarray(scored.label_index).astype(np.int64)
-    prediction = scored.probability.argmax(axis=1)
+    prediction = scored.scores.argmax(axis=1)
     return pd.DataFrame(
         {
             "path": scored.path,
             "label": names[truth],
             "prediction": names[prediction],
-            "probability": scored.probability.max(axis=1),
+            scored.gives: scored.scores.max(axis=1),
             "correct": truth == prediction,
         }
     )

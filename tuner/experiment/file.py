@@ -28,6 +28,7 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     **{
         name: ("search", name)
         for name in (
+            "classifier",
             *PARAMETERS,
             "max_evals",
             "parallelism",
@@ -54,11 +55,12 @@ def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None
         place = data
         for group in groups:
             place = place.setdefault(group, {})
-        place[key] = _keep_described(value, place.get(key)) if option == "backbone" else value
+        described = option in ("backbone", "classifier")
+        place[key] = _keep_described(value, place.get(key)) if described else value
 
 
 def _keep_described(names: str, listed: object) -> list[Any]:
-    """Names given as an option keep what the file says of the networks of those names."""
+    """Names given as an option keep what the file says of the networks or classifiers of those names."""
     described = {
         item["name"]: item
         for item in (listed if isinstance(listed, list) else [])
@@ -94,7 +96,8 @@ def _sentence(error: ValidationError, where: str) -> str:
                 said = detail["msg"][:1].lower() + detail["msg"][1:]  # names keep their case
                 problems.append(f"{place} is {shown(detail['input'])}: {said}")
     more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
-    return f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}."
+    said = f"{where}: {'; '.join(problems[:_PROBLEMS] + more)}"
+    return said if said.endswith("?") else f"{said}."
 
 
 def _key(part: object) -> str:
@@ -169,7 +172,7 @@ def experiment_of(data: Any, where: str, overrides: Mapping[str, str | None] | N
     """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
     if not isinstance(data, dict):
         raise ExperimentError(f"{where} must hold keys and values, such as name:.")
-    for group in ("split", "search", "registry", "gate"):
+    for group in ("split", "search", "spot_check", "registry", "gate"):
         if data.get(group) is None:
             data.pop(group, None)
         elif not isinstance(data[group], dict):

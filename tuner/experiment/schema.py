@@ -3,147 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
-from typing import Annotated, Any, Literal
-from unicodedata import category
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from tuner.base.choices import (
-    ClassWeight,
-    Decoding,
-    GivenSplit,
-    Metric,
-    Pooling,
-    Precision,
-    Preprocessing,
-    Transparent,
-    WhereToFit,
-)
+from tuner.base.choices import NEEDS_PROBABILITY, Decoding, GivenSplit, Metric, Precision, Transparent
 from tuner.base.files import DEFAULT_CACHE
-from tuner.base.uris import expanded, local_path
-from tuner.classifiers.parameters import PARAMETERS, searched
-from tuner.classifiers.space import Frozen, ParamSpace, Space, shown
-
-CHALLENGER = "challenger"  # the alias of a version that has not won its place
-
-
-_NAME_LENGTH = 200  # databases keep 256 letters, and data sets are named after it, too
-
-
-def _checked_name(value: str) -> str:
-    """Refuse what is no name of a run and a model: MLflow makes addresses, filters and paths of them."""
-    if len(value) > _NAME_LENGTH:
-        raise ValueError(f"the name has {len(value)} letters: give it {_NAME_LENGTH} at most")
-    if not any(sign.isprintable() and sign not in ". " for sign in value):
-        raise ValueError(f"the name is {shown(value)}: give it letters or digits, which can be seen")
-    if not _is_read_back(value):
-        raise ValueError(
-            f"the name is {shown(value)}, and runs and models are named after it: leave out / : \\ ? # @, "
-            "line breaks, spaces at its ends, two dots at its beginning, and one of the two quotes ' and \""
-        )
-    return value
-
-
-def _is_read_back(name: str) -> bool:
-    """Whether MLflow finds a model of this name in the address, filter and path that it makes of it."""
-    address = urlsplit(f"models:/{name}@{CHALLENGER}")
-    return (
-        address.path == f"/{name}@{CHALLENGER}"
-        and not set(name) & set("/:\\@")
-        and not {"'", '"'} <= set(name)
-        and not any(category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
-        and name == name.strip()
-        and not name.startswith("..")
-    )
-
-
-def _checked_text(value: object) -> object:
-    """Text that may be a path: fit to be written, and with the home folder for a `~` at its beginning."""
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError(f"{shown(value)} has a null byte, which no path has")
-    if isinstance(value, str) and any(category(sign) == "Cs" for sign in value):
-        raise ValueError(f"{shown(value)} is no UTF-8, and cannot be written down: rename it")
-    return str(expanded(Path(value))) if isinstance(value, str) and value.startswith("~") else value
-
-
-def _checked_path(value: object) -> object:
-    text = _checked_text(value)
-    # What lies elsewhere is refused by whoever opens it, who knows what it would have been for.
-    return local_path(text) or text if isinstance(text, str) else text
-
-
-Name = Annotated[str, AfterValidator(_checked_name)]
-PathOf = Annotated[Path, BeforeValidator(_checked_path)]
-PlaceOf = Annotated[Path | str, BeforeValidator(_checked_path)]  # text: on a Hadoop filesystem
-MaybePath = Annotated[str, BeforeValidator(_checked_text)]
-
-
-def _parse_ratio(value: object) -> Fraction:
-    """Read `1/3`, `0.2` or `20%` as an exact fraction, so that 30 images at 1/3 give 10."""
-    text = str(value).strip()
-    try:
-        ratio = Fraction(text[:-1]) / 100 if text.endswith("%") else Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is not a ratio: write 1/3, 0.2 or 20%") from None
-    if not 0 < ratio < 1:
-        raise ValueError(f"the ratio {text} must lie between 0 and 1")
-    return ratio
-
-
-Ratio = Annotated[Fraction, BeforeValidator(_parse_ratio), PlainSerializer(str, return_type=str)]
-
-
-class NetworkSpec(Frozen):
-    """A network as an experiment names it, before its weights are found.
-
-    `weights` is `imagenet`, `random` (with `seed`) or a path to a `.h5` or `.keras` file, for a network
-    of the table; `file` is a network of one's own (`.keras` or a SavedModel folder), which needs
-    `input_size` (height, width in pixels) and `preprocessing`. `pooling` is what becomes of its last map.
-    """
-
-    name: str = Field(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    weights: MaybePath | None = None
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    file: PathOf | None = None
-    input_size: tuple[int, int] | None = None
-    preprocessing: Preprocessing | None = None
-    pooling: Pooling = "avg"
-
-    @field_validator("input_size", mode="before")
-    @classmethod
-    def _square(cls, value: object) -> object:
-        return (value, value) if isinstance(value, int) else value
-
-    @model_validator(mode="after")
-    def _own_network_is_described(self) -> NetworkSpec:
-        if self.file is not None:
-            missing = [k for k in ("input_size", "preprocessing") if getattr(self, k) is None]
-            if missing:
-                raise ValueError(
-                    f"the network {self.name} comes from a file, so {' and '.join(missing)} must be "
-                    "stated (input_size: [224, 224], preprocessing: tf, caffe, torch, unit or none)"
-                )
-            if self.weights is not None:
-                raise ValueError(f"the network {self.name} comes from a file: leave out weights")
-        if self.input_size is not None and min(self.input_size) < 1:
-            raise ValueError(f"the input_size of {self.name} must be at least 1 pixel a side")
-        return self
-
-
-def _parse_backbones(value: object) -> object:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        items = [items]
-    return tuple({"name": item.strip()} if isinstance(item, str) else item for item in items)
+from tuner.classifiers.space import Frozen
+from tuner.experiment.fields import CHALLENGER, NAME_LENGTH, MaybePath, Name, PlaceOf, Ratio
+from tuner.experiment.search import SearchSettings
+from tuner.experiment.spots import SpotCheck
 
 
 class Split(Frozen):
@@ -171,86 +40,12 @@ class Split(Frozen):
         return 0 if self.validation == "holdout" else int(self.validation.partition(":")[2])
 
 
-class Point(Frozen):
-    """Parameters to try before the algorithm proposes its own."""
-
-    backbone: str
-    regParam: float
-    elasticNetParam: float
-    maxIter: int
-
-
-class SearchSettings(Frozen):
-    """The space, and how it is searched."""
-
-    backbone: Annotated[tuple[NetworkSpec, ...], BeforeValidator(_parse_backbones)] = Field(min_length=1)
-    regParam: Annotated[Space, searched("regParam")] = PARAMETERS["regParam"].default
-    elasticNetParam: Annotated[Space, searched("elasticNetParam")] = PARAMETERS["elasticNetParam"].default
-    maxIter: Annotated[Space, searched("maxIter")] = PARAMETERS["maxIter"].default
-    algorithm: Literal["tpe", "random", "anneal"] = "tpe"
-    points: tuple[Point, ...] = ()
-    max_evals: int = Field(default=16, ge=1)
-    parallelism: int = Field(default=2, ge=1, le=128)
-    timeout: float | None = Field(default=None, gt=0)
-    trial_timeout: float | None = Field(default=None, gt=0)
-    early_stop: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=42, ge=0, lt=2**32)
-    deterministic: bool = False
-    metric: Metric = "accuracy"
-    class_weight: ClassWeight = "none"
-    fit: WhereToFit = "auto"
-    select: Literal["best", "one-standard-error"] = "best"
-
-    @property
-    def spaces(self) -> dict[str, ParamSpace]:
-        """The values of every searched parameter, by its name."""
-        return {name: getattr(self, name) for name in PARAMETERS}
-
-    @field_validator("backbone")
-    @classmethod
-    def _names_differ(cls, value: tuple[NetworkSpec, ...]) -> tuple[NetworkSpec, ...]:
-        names = [spec.name for spec in value]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"the backbone {twice[0]} is listed twice: give each a name of its own")
-        return value
-
-    @model_validator(mode="after")
-    def _values_that_mllib_takes(self) -> SearchSettings:
-        for name, space in self.spaces.items():
-            row, (low, high) = PARAMETERS[name], space.bounds
-            if low < row.lowest or high > row.highest:
-                limited = row.highest <= 1
-                allowed = f"within [{row.lowest}, {row.highest}]" if limited else f"{row.lowest} or more"
-                raise ValueError(f"{name} is {space}, and LogisticRegression wants it {allowed}")
-            if row.whole and any(value != int(value) for value in (*space.values, low, high)):
-                raise ValueError(f"{name} is {space}, and must be made of whole numbers")
-        return self
-
-    @model_validator(mode="after")
-    def _points_lie_in_the_space(self) -> SearchSettings:
-        names = [spec.name for spec in self.backbone]
-        for place, point in enumerate(self.points, start=1):
-            if point.backbone not in names:
-                raise ValueError(
-                    f"point {place} has the backbone {point.backbone}, which is not in search.backbone: "
-                    f"{', '.join(names)}"
-                )
-            for name, space in self.spaces.items():
-                if getattr(point, name) not in space:
-                    raise ValueError(
-                        f"point {place} has {name} {getattr(point, name):g}, which is not in {space}: "
-                        "widen the space or leave the point out"
-                    )
-        return self
-
-
 class Registry(Frozen):
     """Where the winner goes: the model's name (default: the experiment's), stage and alias."""
 
     name: Name | None = None
     stage: Literal["None", "Staging", "Production", "Archived"] = "Staging"
-    alias: str = Field(default="champion", max_length=_NAME_LENGTH, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    alias: str = Field(default="champion", max_length=NAME_LENGTH, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
 
     @field_validator("alias")
     @classmethod
@@ -301,6 +96,8 @@ class Experiment(Frozen):
         What is held back.
     search
         The space, and how it is searched.
+    spot_check
+        What a spot-check tries.
     registry
         Where the winner goes.
     gate
@@ -316,6 +113,7 @@ class Experiment(Frozen):
     cache: PlaceOf = DEFAULT_CACHE
     split: Split = Split()
     search: SearchSettings
+    spot_check: SpotCheck = SpotCheck()
     registry: Registry = Registry()
     gate: Gate = Gate()
 
@@ -324,6 +122,18 @@ class Experiment(Frozen):
         if self.search.select == "one-standard-error" and not self.split.folds:
             raise ValueError(
                 "select: one-standard-error needs folds to estimate the error: set split.validation: cv:5"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_knows_its_metric(self) -> Experiment:
+        rows = [choice.row for choice in self.search.choices]
+        without = [row.name for row in rows if row.gives == "decision"]
+        if self.gate_metric in NEEDS_PROBABILITY and without:
+            raise ValueError(
+                f"gate.metric is {self.gate_metric}, which needs probabilities, and {without[0]} "
+                "gives none: "
+                "set it to another metric"
             )
         return self
 

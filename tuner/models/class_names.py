@@ -8,7 +8,7 @@ from pyspark import keyword_only
 from pyspark.ml import Transformer
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.ml.param.shared import HasOutputCol, HasPredictionCol, HasProbabilityCol
+from pyspark.ml.param.shared import HasFeaturesCol, HasOutputCol, HasPredictionCol, HasProbabilityCol
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 class ClassNames(
     Transformer,
+    HasFeaturesCol,
     HasPredictionCol,
     HasProbabilityCol,
     HasOutputCol,
@@ -24,14 +25,17 @@ class ClassNames(
 ):
     """The class name of each prediction; null where an image gave no features.
 
-    MLlib's classifiers fail on a null vector, and call a vector of NaN the first class. So an image that
-    cannot be decoded goes through them as NaN (`DeepImageFeaturizer.handleInvalid`), and its prediction,
-    probability and name become null here.
+    MLlib's classifiers fail on a null vector, and call a vector of NaN the first class, or whichever their
+    trees end in. So an image that cannot be decoded goes through them as NaN, or infinity
+    (`DeepImageFeaturizer.handleInvalid`), and its prediction, probability and name become null here.
 
     Parameters
     ----------
+    featuresCol
+        What the classifier read; default: MLlib's own name, `features`.
     predictionCol, probabilityCol
-        The classifier's columns; default: MLlib's own names, `prediction` and `probability`.
+        The classifier's columns; default: MLlib's own names, `prediction` and `probability`. Of a
+        classifier without probabilities, the column of its decision values.
     outputCol
         The column for the name; default: `predicted_label`.
     labels
@@ -44,6 +48,7 @@ class ClassNames(
     def __init__(
         self,
         *,
+        featuresCol: str | None = None,
         predictionCol: str | None = None,
         probabilityCol: str | None = None,
         outputCol: str | None = None,
@@ -60,7 +65,11 @@ class ClassNames(
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         prediction, probability = self.getPredictionCol(), self.getProbabilityCol()
-        known = ~F.isnan(vector_to_array(F.col(probability))[0])
+        # As in the answer without Spark; infinity less itself is no number either.
+        features = F.col(self.getFeaturesCol())
+        there = F.when(features.isNotNull(), vector_to_array(features))
+        numbers = ~F.exists(there, lambda x: F.isnan(x - x))
+        known = numbers & ~F.isnan(vector_to_array(F.col(probability))[0])
         names = F.array(*[F.lit(label) for label in self.getLabels()])
         return (
             dataset.withColumn(prediction, F.when(known, F.col(prediction)))

@@ -15,6 +15,8 @@ from tuner.extraction.udf import VALUES
 from tuner.models.stages.transformer import NetworkTransformer
 from tuner.networks.resolution import Network
 
+_INVALID = {"keep": float("nan"), "infinity": float("inf")}  # what `handleInvalid` fills vectors with
+
 
 class DeepImageFeaturizer(NetworkTransformer):
     """Features of a pre-trained network for each image, as a dense vector.
@@ -46,7 +48,8 @@ class DeepImageFeaturizer(NetworkTransformer):
         A column for the reason why a row is null; none by default.
     handleInvalid
         What such a row gives: `null` (default) or, as MLlib's VectorAssembler has it, `keep`: a vector of
-        NaN, for classifiers that cannot take a null.
+        NaN, for classifiers that cannot take a null; `infinity`: a vector of infinity, for those that fail
+        on NaN, as MLlib's naive Bayes of counts.
     embedWeights
         Whether saving it stores the network's file too (default), so that it loads anywhere; else it is
         found by its digest, in the store or at `modelUri`.
@@ -59,12 +62,14 @@ class DeepImageFeaturizer(NetworkTransformer):
     """
 
     pooling = Param(Params._dummy(), "pooling", "avg, max or none", TypeConverters.toString)
-    handleInvalid = Param(Params._dummy(), "handleInvalid", "null or keep", TypeConverters.toString)
+    handleInvalid = Param(
+        Params._dummy(), "handleInvalid", "null, keep or infinity", TypeConverters.toString
+    )
 
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **NetworkTransformer._choices,
         "pooling": get_args(Pooling),
-        "handleInvalid": ("null", "keep"),
+        "handleInvalid": ("null", *_INVALID),
     }
 
     @keyword_only
@@ -111,7 +116,8 @@ class DeepImageFeaturizer(NetworkTransformer):
         return self._through_network(dataset, VALUES)
 
     def _column(self, output: Column, network: Network) -> Column:
-        if self._value(self.handleInvalid) == "keep":
-            invalid = F.array_repeat(F.lit(float("nan")), network.width)
+        number = _INVALID.get(str(self._value(self.handleInvalid)))
+        if number is not None:
+            invalid = F.array_repeat(F.lit(number), network.width)
             return array_to_vector(F.coalesce(output, invalid))
         return F.when(output.isNotNull(), array_to_vector(output))

@@ -26,13 +26,19 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 from ruamel.yaml import YAML
 
 from tuner.base import distribution
-from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
+from tuner.base.choices import ScoreKind
+from tuner.base.columns import CONTENT, ERROR, FEATURES, PREDICTION, TOP_K
+from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.mllib import NaiveBayesHead
 from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.scikit import SklearnHead
 from tuner.models import scorer
+from tuner.models.fitted.saved import SavedStage
+from tuner.models.fitted.sklearn_model import SklearnModel, SklearnStage
 from tuner.models.format import FORMAT
 from tuner.models.loading import FLAVOR
-from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, write_pipeline
-from tuner.models.pipeline import stages_of
+from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, write_pipeline
+from tuner.models.pipeline import score_column, stages_of
 from tuner.models.scorer import write_scorer
 from tuner.models.stages.saving import NetworkStage
 from tuner.networks.resolution import Network
@@ -53,29 +59,34 @@ _REQUIREMENTS = (
     "joblib",
     "ruamel.yaml",
 )
+_OF_SKLEARN = ("scikit-learn", "skops", "scipy")  # of models with a classifier of scikit-learn
+
 
 # Image files, as bytes or as base64. Were they said to be binary, MLflow's server would read the base64
 # itself, and refuse a request for one null; were the column required, its refusal would hold the request.
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.string, CONTENT, required=False)]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, PREDICTION, required=False),
-            ColSpec(Array(DataType.double), PROBABILITY, required=False),
-            ColSpec(DataType.string, ERROR, required=False),
-        ]
-    ),
-    params=ParamSchema([ParamSpec(TOP_K, DataType.long, 0)]),
-)
+def signature(gives: ScoreKind) -> ModelSignature:
+    """What a model takes and answers: of a classifier without probabilities, `decision` in their place."""
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, CONTENT, required=False)]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, PREDICTION, required=False),
+                ColSpec(Array(DataType.double), score_column(gives), required=False),
+                ColSpec(DataType.string, ERROR, required=False),
+            ]
+        ),
+        params=ParamSchema([ParamSpec(TOP_K, DataType.long, 0)]),
+    )
 
 
-def requirements() -> list[str]:
-    """What the model is served with, pinned.
+def requirements(*, sklearn: bool = False) -> list[str]:
+    """What the model is served with, pinned; `sklearn`: whether its classifier may be scikit-learn's.
 
     tuner itself is among them if it was installed from a URL, which then names its version; where it came
     from a local folder, it is to be installed beside them.
     """
-    pinned = [f"{name}=={version(name)}" for name in _REQUIREMENTS]
+    names = _REQUIREMENTS + (_OF_SKLEARN if sklearn else ())
+    pinned = [f"{name}=={version(name)}" for name in names]
     origin = json.loads(distribution.metadata_file("direct_url.json") or "{}")
     url, source = origin.get("url", "file:"), origin.get("vcs_info")
     if url.startswith("file:"):
@@ -95,21 +106,46 @@ class FittedModel:
     head
         The fitted classifier.
     params
-        What it was fitted with, by MLlib's names (`tuner.models.pipeline.classifier_params`).
+        What MLlib's `LogisticRegression` was fitted with, by its names
+        (`tuner.models.fitted.estimators.classifier_params`); of others it is in what they are saved as.
     labels
         The class names; their positions are the label indices.
     uri
         Where MLflow has the network; None: the model carries its file.
+    saved
+        The folder to which MLlib saved the classifier, where it did.
     """
 
     network: Network
-    head: LinearHead
+    head: Head
     params: Mapping[str, Any]
     labels: Sequence[str]
     uri: str | None = None
+    saved: Path | None = None
+
+    def stage(self) -> Stage:
+        """The classifier as a stage of the pipeline."""
+        if self.saved is not None:
+            return SavedStage(self.saved)
+        if isinstance(self.head, SklearnHead):
+            model = SklearnModel(
+                head=self.head,
+                featuresCol=FEATURES,
+                predictionCol=PREDICTION,
+                outputCol=score_column(self.head.gives),
+            )
+            return SklearnStage(model)
+        assert isinstance(self.head, LinearHead)
+        return LogisticRegressionStage(
+            self.head.coefficients,
+            self.head.intercepts,
+            numClasses=max(2, len(self.head.coefficients)),
+            isMultinomial=len(self.head.coefficients) > 1,
+            params=self.params,
+        )
 
 
-def write_model_files(folder: Path, example: bytes) -> None:
+def write_model_files(folder: Path, example: bytes, *, sklearn: bool = False) -> None:
     """Write what all models of a search share: their environment, and an image as an example of the input.
 
     Parameters
@@ -118,10 +154,12 @@ def write_model_files(folder: Path, example: bytes) -> None:
         Made if missing; `log_model` takes copies from there.
     example
         The bytes of one image.
+    sklearn
+        Whether some of their classifiers are scikit-learn's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     python = platform.python_version()
-    pinned = requirements()
+    pinned = requirements(sklearn=sklearn)
     (folder / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
     conda = {
         "name": "mlflow-env",
@@ -153,20 +191,21 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
     """
     folder = Path(path)
     shutil.copytree(files, folder)
-    featurizer, names = stages_of(model.network, model.labels, embedWeights=model.uri is None)
+    gives = model.head.gives
+    refuses_nan = isinstance(model.head, NaiveBayesHead) and model.head.of_counts
+    featurizer, names = stages_of(
+        model.network,
+        model.labels,
+        gives,
+        handleInvalid="infinity" if refuses_nan else "keep",
+        embedWeights=model.uri is None,
+    )
     if model.uri is not None:
         featurizer.set(featurizer.modelUri, model.uri)
-    classifier = LogisticRegressionStage(
-        model.head.coefficients,
-        model.head.intercepts,
-        numClasses=max(2, len(model.head.coefficients)),
-        isMultinomial=len(model.head.coefficients) > 1,
-        params=model.params,
-    )
-    stages = (NetworkStage(featurizer), classifier, PythonStage.of(names))
+    stages = (NetworkStage(featurizer), model.stage(), PythonStage.of(names))
     write_pipeline(folder / scorer.PIPELINE_FOLDER, stages)
     write_scorer(folder / scorer.FOLDER, model.network, model.head, model.labels, model.uri)
-    mlflow_model.signature = SIGNATURE
+    mlflow_model.signature = signature(gives)
     mlflow_model.saved_input_example_info = {
         "artifact_path": _EXAMPLE,
         "type": "dataframe",

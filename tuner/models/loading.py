@@ -12,7 +12,7 @@ from mlflow.models import Model
 from tuner.base.columns import CONTENT
 from tuner.base.errors import ModelError
 from tuner.base.wording import first_line
-from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.heads.files import Head
 from tuner.models.format import check_format
 from tuner.models.scorer import FOLDER, Scorer, image_bytes, read_head
 from tuner.networks.resolution import Network
@@ -67,7 +67,7 @@ def fetch_model(model_uri: str) -> Path:
     return _fetch(model_uri, model_uri)
 
 
-def fetch_head(model_uri: str) -> tuple[Network, LinearHead, tuple[str, ...]]:
+def fetch_head(model_uri: str) -> tuple[Network, Head, tuple[str, ...]]:
     """Bring what a model makes of features (`read_head`); its network, which may be large, stays there."""
     check_model(model_uri)
     return read_head(_fetch(f"{model_uri}/{FOLDER}", model_uri))

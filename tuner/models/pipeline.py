@@ -3,57 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from pyspark.ml import PipelineModel
-from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+from pyspark.ml.classification import LogisticRegressionModel
 
-from tuner.base.choices import ClassWeight
+from tuner.base.choices import ScoreKind
 from tuner.base.columns import (
     CONTENT,
+    DECISION,
     FEATURES,
-    LABEL_INDEX,
     PREDICTED_LABEL,
     PREDICTION,
     PROBABILITY,
-    WEIGHT,
 )
 from tuner.base.errors import ModelError
 from tuner.classifiers.linear import LinearHead
-from tuner.classifiers.parameters import TrialParams
 from tuner.models.class_names import ClassNames
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.loading import check_model
 from tuner.networks.resolution import Network
 from tuner.tracking.answering import reason
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
 REASON = "_reason"  # the column that says why an image could not be decoded; null where it could
-_BLOCK_MB = 64.0  # rows that MLlib multiplies at once; its default is 1
-
-
-def classifier_params(params: TrialParams, class_weight: ClassWeight = "none") -> dict[str, Any]:
-    """What `LogisticRegression` is given for a trial's parameters, by MLlib's names."""
-    columns = {
-        "featuresCol": FEATURES,
-        "labelCol": LABEL_INDEX,
-        "predictionCol": PREDICTION,
-        "probabilityCol": PROBABILITY,
-    }
-    if class_weight != "none":
-        columns["weightCol"] = WEIGHT
-    return {**columns, **params.values, "maxBlockSizeInMB": _BLOCK_MB}
-
-
-def fit_classifier(
-    table: DataFrame, params: TrialParams, class_weight: ClassWeight = "none"
-) -> LogisticRegressionModel:
-    """Fit MLlib's `LogisticRegression` on a table of `features`, `label_index` and maybe `weight`."""
-    return LogisticRegression(**classifier_params(params, class_weight)).fit(table)
+_SCORES: dict[ScoreKind, str] = {"probability": PROBABILITY, "decision": DECISION}
 
 
 def head_of(model: LogisticRegressionModel) -> LinearHead:
@@ -61,26 +37,59 @@ def head_of(model: LogisticRegressionModel) -> LinearHead:
     return LinearHead(model.coefficientMatrix.toArray(), model.interceptVector.toArray())
 
 
+def score_column(gives: ScoreKind) -> str:
+    """The column of scores of a classifier that gives probabilities, or decision values."""
+    return _SCORES[gives]
+
+
 def stages_of(
-    network: Network, labels: Sequence[str], **params: Any
+    network: Network,
+    labels: Sequence[str],
+    gives: ScoreKind = "probability",
+    *,
+    handleInvalid: str = "keep",
+    **params: Any,
 ) -> tuple[DeepImageFeaturizer, ClassNames]:
     """The stages before and after the classifier; `params` are further ones of the featurizer."""
     featurizer = DeepImageFeaturizer.from_network(
-        network, inputCol=CONTENT, outputCol=FEATURES, handleInvalid="keep", **params
+        network, inputCol=CONTENT, outputCol=FEATURES, handleInvalid=handleInvalid, **params
     )
     names = ClassNames(
+        featuresCol=FEATURES,
         predictionCol=PREDICTION,
-        probabilityCol=PROBABILITY,
+        probabilityCol=score_column(gives),
         outputCol=PREDICTED_LABEL,
         labels=list(labels),
     )
     return featurizer, names
 
 
-def load_pipeline(model_uri: str) -> tuple[PipelineModel, Sequence[str]]:
-    """Load a model that a search logged, with its class names in the order of their indices.
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """A model that a search logged.
 
-    Its answers have the column `REASON` beside those of the pipeline.
+    Attributes
+    ----------
+    pipeline
+        Its answers have the column `REASON` beside those that are said by `stages_of`.
+    labels
+        The class names, in the order of their indices.
+    gives
+        Whether the column `scores` holds probabilities or decision values.
+    """
+
+    pipeline: PipelineModel
+    labels: Sequence[str]
+    gives: ScoreKind
+
+    @property
+    def scores(self) -> str:
+        """The column of scores."""
+        return score_column(self.gives)
+
+
+def load_pipeline(model_uri: str) -> LoadedPipeline:
+    """Load a model that a search logged.
 
     Raises
     ------
@@ -96,5 +105,6 @@ def load_pipeline(model_uri: str) -> tuple[PipelineModel, Sequence[str]]:
         featurizer, _, names = pipeline.stages
         if isinstance(featurizer, DeepImageFeaturizer) and isinstance(names, ClassNames):
             featurizer.set(featurizer.errorCol, REASON)
-            return pipeline, names.getLabels()
+            gives: ScoreKind = "decision" if names.getProbabilityCol() == DECISION else "probability"
+            return LoadedPipeline(pipeline, names.getLabels(), gives)
     raise ModelError(f"The model {model_uri} was not made by a search of tuner: it has other stages.")

@@ -1,7 +1,7 @@
 """The JVM-free face of a model: image bytes → class names, by Keras and NumPy; imports no pyspark.
 
 MLflow's `python_function` flavor names this module as its loader. It decodes as the featurizer does and
-computes what MLlib's `LogisticRegressionModel` computes, so both faces of a model give the same answer.
+computes what MLlib's model or scikit-learn's computes, so both faces of a model give the same answer.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuner.base.choices import Pooling, Precision, Preprocessing, Transparent
-from tuner.base.columns import CONTENT, ERROR, PREDICTION, PROBABILITY, TOP_K
+from tuner.base.columns import CONTENT, DECISION, ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
 from tuner.base.wording import first_line
-from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.files import read_head as read_fitted
 from tuner.models.format import FORMAT, check_format
 from tuner.networks.files import import_keras
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
@@ -39,7 +40,7 @@ from tuner.networks.store import NetworkStore
 
 FOLDER = "scorer"
 PIPELINE_FOLDER = "sparkml"
-_DESCRIPTION, _HEAD = "scorer.json", "head.npz"
+_DESCRIPTION = "scorer.json"
 _CARRIED = f"{PIPELINE_FOLDER}/stages/*/network/*"  # by a saved DeepImageFeaturizer
 _NULLS = ("None", "nan")  # what MLflow makes of nulls in an array; no image file is so short
 _SPACE = b" \t\n\r\f\v"
@@ -72,35 +73,35 @@ class _Description(BaseModel):
     max_value: float | None = None
     pooling: Pooling = "avg"
     uri: str | None = None  # where MLflow has the network, if the model does not carry it
+    head: str = "linear"  # the kind of the classifier
 
     def network(self, file: str) -> Network:
         """The network, whose file lies here."""
-        return Network(file=file, **self.model_dump(exclude={"format", "labels", "uri"}))
+        return Network(file=file, **self.model_dump(exclude={"format", "labels", "uri", "head"}))
 
 
 def write_scorer(
-    folder: Path, network: Network, head: LinearHead, labels: Sequence[str], uri: str | None
+    folder: Path, network: Network, head: Head, labels: Sequence[str], uri: str | None
 ) -> None:
     """Write what the scorer needs beside the saved pipeline; `uri`: where MLflow has the network."""
     described = {key: value for key, value in network.to_dict().items() if key != "file"}
-    description = _Description(labels=tuple(labels), uri=uri, **described)
+    description = _Description(labels=tuple(labels), uri=uri, head=head.kind, **described)
     folder.mkdir(parents=True)
     (folder / _DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
-    np.savez(folder / _HEAD, coefficients=head.coefficients, intercepts=head.intercepts)
+    head.write(folder)
 
 
-def _read(folder: Path, what: str) -> tuple[_Description, LinearHead]:
+def _read(folder: Path, what: str) -> tuple[_Description, Head]:
     try:
         data = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         check_format(what, data.get("format"))
-        with np.load(folder / _HEAD, allow_pickle=False) as arrays:
-            head = LinearHead(arrays["coefficients"], arrays["intercepts"])
-        return _Description.model_validate(data), head
+        description = _Description.model_validate(data)
+        return description, read_fitted(folder, description.head)
     except (OSError, ValidationError, ValueError, KeyError) as error:
         raise ModelError(f"{what} cannot be read by this version of tuner: {first_line(error)}.") from error
 
 
-def read_head(folder: Path) -> tuple[Network, LinearHead, tuple[str, ...]]:
+def read_head(folder: Path) -> tuple[Network, Head, tuple[str, ...]]:
     """Read what a model makes of features: the network that gives them, the classifier, the class names.
 
     Parameters
@@ -136,7 +137,7 @@ class Scorer:
     """
 
     def __init__(
-        self, network: Network, head: LinearHead, labels: Sequence[str], threads: int | None = None
+        self, network: Network, head: Head, labels: Sequence[str], threads: int | None = None
     ) -> None:
         # A list for nested loops, as OpenMP allows, begins with the number of the outer one.
         stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
@@ -185,22 +186,32 @@ class Scorer:
         Returns
         -------
         tuple
-            Probabilities, float64 of shape (n, k), NaN in the rows of images that cannot be read; and
-            n reasons, None for those that can.
+            Probabilities or, of a classifier without, decision values: float64 of shape (n, k), NaN in the
+            rows of images that cannot be read; and n reasons, None for those that can.
         """
-        probability = np.full((len(contents), len(self.labels)), np.nan)
+        scores = np.full((len(contents), len(self.labels)), np.nan)
         several = self._pool is not None and len(contents) > 1
         apply = self._pool.map if several and self._pool is not None else map
         outcomes = list(featurize(contents, self._read, self._compute, BATCH_SIZE, apply))
-        good = [row for row, (features, _) in enumerate(outcomes) if features is not None]
-        if good:
-            features = np.stack([outcomes[row][0] for row in good])  # type: ignore[misc]  # not None
-            probability[good] = self.head.probability(features)
         reasons = [reason for _, reason in outcomes]
-        for row in good:
-            if not np.isfinite(probability[row]).all():
-                probability[row], reasons[row] = np.nan, "the network gives values that are not numbers"
-        return probability, reasons
+        decoded = [(row, features) for row, (features, _) in enumerate(outcomes) if features is not None]
+        good = [(row, features) for row, features in decoded if np.isfinite(features).all()]
+        if good:
+            scores[[row for row, _ in good]] = self.head.score(np.stack([features for _, features in good]))
+        for row, _ in decoded:
+            if not np.isfinite(scores[row]).all():
+                scores[row], reasons[row] = np.nan, "the network gives values that are not numbers"
+        return scores, reasons
+
+    @property
+    def score_column(self) -> str:
+        """The column of an answer that holds the scores: `probability` or `decision`."""
+        return PROBABILITY if self.head.gives == "probability" else DECISION
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """What `top_k` lists of each class."""
+        return "label", self.score_column
 
     def warm_up(self) -> None:
         """Run the network once: TensorFlow prepares its kernels at the first call."""
@@ -221,7 +232,8 @@ class Scorer:
         pandas.DataFrame
             `prediction` (class name), `probability` (list of floats, in the order of the labels) and
             `error`: why an image cannot be read, and then the others are None. With `top_k`, a column
-            of that name: lists of `label` and `probability`, the likeliest first.
+            of that name: lists of `label` and `probability`, the likeliest first. Of a classifier without
+            probabilities, `decision` stands in their place.
 
         Raises
         ------
@@ -254,26 +266,28 @@ class Scorer:
         top_k
             How many of the likeliest classes to list; 0: none.
         """
-        probability, reasons = self.score(contents)
+        scores, reasons = self.score(contents)
         known = [reason is None for reason in reasons]
-        best = self._names[np.nan_to_num(probability).argmax(axis=1)]
+        best = self._names[np.nan_to_num(scores).argmax(axis=1)]
         columns: dict[str, list[Any]] = {
             PREDICTION: [name if good else None for name, good in zip(best, known, strict=True)],
-            PROBABILITY: [
-                row.tolist() if good else None for row, good in zip(probability, known, strict=True)
+            self.score_column: [
+                row.tolist() if good else None for row, good in zip(scores, known, strict=True)
             ],
             ERROR: reasons,
         }
         if top_k:
             columns[TOP_K] = [
                 self._likeliest(row, top_k) if good else None
-                for row, good in zip(probability, known, strict=True)
+                for row, good in zip(scores, known, strict=True)
             ]
         return pd.DataFrame(columns, dtype=object)
 
     def _likeliest(self, row: np.ndarray, top_k: int) -> list[dict[str, Any]]:
         order = np.argsort(-row, kind="stable")[:top_k]
-        return [{"label": self.labels[place], "probability": float(row[place])} for place in order]
+        return [
+            dict(zip(self.listed, (self.labels[place], float(row[place])), strict=True)) for place in order
+        ]
 
 
 def _is_null(value: Any) -> bool:

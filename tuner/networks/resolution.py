@@ -18,7 +18,7 @@ from tuner.base.choices import DEFAULT_DECODING, Decoding, Pooling, Precision, P
 from tuner.base.errors import NetworkError
 from tuner.base.files import file_digest
 from tuner.base.wording import first_sentence
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.networks.builders import (
     build_with_imagenet,
     build_with_random_weights,

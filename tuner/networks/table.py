@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.base.choices import Preprocessing
-from tuner.base.errors import NetworkError
+from tuner.base.errors import ExperimentError, NetworkError
+from tuner.classifiers.rows.mllib import MODEL_TYPE, NOT_NEGATIVE
+from tuner.experiment.networks import NetworkSpec
 from tuner.experiment.schema import Experiment
 
 
@@ -152,6 +154,15 @@ _ROWS: list[Architecture] = [
 NETWORKS: dict[str, Architecture] = {network.name: network for network in _ROWS}
 """Every network by its name."""
 
+# What does not end in a ReLU, whose mean is 0 or more, or in magnitudes.
+_SIGNED = frozenset({"mobilenet_v3", "efficientnet", "efficientnet_v2", "convnext", "glyphnet"})
+
+
+def may_be_negative(spec: NetworkSpec) -> bool:
+    """Whether features of this network can be less than 0; those of a network of one's own can."""
+    row = None if spec.file is not None else NETWORKS.get(spec.name)
+    return row is None or row.module.rpartition(".")[2] in _SIGNED
+
 
 def find_architecture(name: str) -> Architecture:
     """Return a row of the table.
@@ -174,13 +185,26 @@ def find_architecture(name: str) -> Architecture:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Refuse an unknown network before Spark starts; its weights are looked for later.
+    """Refuse an unknown network before Spark starts, and one that a classifier cannot go with.
+
+    Weights are looked for later.
 
     Raises
     ------
     NetworkError
         The first unknown name, with the nearest known ones.
+    ExperimentError
+        A classifier takes no negative features, and the network may give some.
     """
     for spec in experiment.search.backbone:
         if spec.file is None:
             find_architecture(spec.name)
+    signed = [spec.name for spec in experiment.search.backbone if may_be_negative(spec)]
+    for choice in experiment.search.choices:
+        kinds = [d.space.values for d in choice.dimensions if d.name == MODEL_TYPE]
+        taken = [kind for kind in NOT_NEGATIVE if kinds and kind in kinds[0]]
+        if taken and signed:
+            raise ExperimentError(
+                f"{choice.row.name} with {MODEL_TYPE} {taken[0]} takes no negative features, and those of "
+                f"{signed[0]} may be: set {MODEL_TYPE} to gaussian, or leave the network out."
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from tuner.base.errors import CacheError
+from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.images.files import read_file
@@ -18,6 +19,7 @@ from tuner.images.index import ImageSet, contents, index_images
 from tuner.images.sources import read_images
 from tuner.images.splits import GIVEN, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
+from tuner.preparation.classifiers import check_sizes
 from tuner.preparation.features import extract_features
 from tuner.preparation.findings import (
     about_labels,
@@ -112,9 +114,15 @@ def _all_filled(cache: FeatureCache, recalled: Sequence[Network | None]) -> bool
 
 
 def prepare_images(
-    session: DriverSession, experiment: Experiment, cache: FeatureCache, console: Console
+    session: DriverSession,
+    experiment: Experiment,
+    cache: FeatureCache,
+    console: Console,
+    combinations: Collection[TrialParams] = (),
 ) -> PreparedImages:
     """Read, index, extract, quarantine and split the images of an experiment.
+
+    `combinations` are what a spot-check tries of it, in place of the search's spaces.
 
     Out of the search, and in the quarantine, are images that cannot be read or decoded, those whose copies
     stand in several classes and, of a split that is given, those whose copies are held back.
@@ -131,7 +139,8 @@ def prepare_images(
         console.print(note, markup=False, soft_wrap=True)
     fail = experiment.on_bad_image == "fail"
     # What is wrong is said before the first image is decoded, as far as it shows.
-    _split(keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0], experiment)
+    kept = keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0]
+    check_sizes(experiment, _split(kept, experiment), networks.values(), combinations)
     done = extract_features(
         session,
         cache,

@@ -260,6 +260,7 @@ def _compare(
         tables[1].loc[usable["digest"]].to_numpy(),
         labels,
         metric=metric,
+        gives=(scores[0].gives, scores[1].gives),
     )
     return VersionComparison(
         str(champion.version),

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from tuner.experiment.schema import CHALLENGER
+from tuner.experiment.fields import CHALLENGER
 from tuner.tracking.names import MOVE, PROMOTION, ROLLBACK
 
 _KINDS = {PROMOTION: "promotion", ROLLBACK: "rollback"}

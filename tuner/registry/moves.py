@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from tuner.base.errors import ModelError
-from tuner.experiment.schema import CHALLENGER
+from tuner.experiment.fields import CHALLENGER
 from tuner.registry.history import LoggedMove, Move
 from tuner.registry.steps import Steps, all_or_nothing
 from tuner.registry.turns import turn

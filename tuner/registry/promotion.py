@@ -14,8 +14,9 @@ from mlflow.entities.model_registry import ModelVersion
 from tuner.base.errors import InvalidInput, ModelError
 from tuner.checks.cluster import check_workers
 from tuner.evaluation.comparison import Decision, decide
+from tuner.experiment.fields import CHALLENGER
 from tuner.experiment.file import read_experiment
-from tuner.experiment.schema import CHALLENGER, Experiment, Registry
+from tuner.experiment.schema import Experiment, Registry
 from tuner.extraction.cache import FeatureCache
 from tuner.extraction.place import CachePlace
 from tuner.models.loading import check_model

@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
 
-from tuner.base.columns import PROBABILITY
+from tuner.base.choices import ScoreKind
 from tuner.extraction.cache import FeatureCache
 from tuner.models.loading import fetch_head, load_model
 from tuner.models.pipeline import REASON, load_pipeline
@@ -22,14 +22,15 @@ _FEW = 256  # images that this process takes through a network, rather than let 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """A version's probabilities, for the images that it could be asked about.
+    """A version's scores, for the images that it could be asked about.
 
     `table` has one row an image, by digest, and one column a class; NaN in the rows of images that cannot
-    be decoded. `computed` is how many images went through the network.
+    be decoded. `computed` is how many images went through the network, `gives` what the scores are.
     """
 
     table: pd.DataFrame
     computed: int
+    gives: ScoreKind
 
 
 def score_images(
@@ -61,12 +62,13 @@ def score_images(
     for cache in caches:
         good, bad = _cached(cache, network, [digest for digest in digests if digest not in rows])
         if good:
-            rows |= dict(zip(good, head.probability(cache.load(network, good)), strict=True))
+            rows |= dict(zip(good, head.score(cache.load(network, good)), strict=True))
         rows |= dict.fromkeys(bad, np.full(len(labels), np.nan))
     missing = [digest for digest in digests if digest not in rows and digest in images.labels]
     computed = _compute(uri, missing, images) if missing else pd.DataFrame(columns=list(labels))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(labels), dtype=np.float64)
-    return Scores(pd.concat([table, computed[list(labels)]]) if missing else table, len(missing))
+    whole = pd.concat([table, computed[list(labels)]]) if missing else table
+    return Scores(whole, len(missing), head.gives)
 
 
 def _cached(cache: FeatureCache, network: Network, digests: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -84,16 +86,17 @@ def _compute(uri: str, digests: Sequence[str], images: Lookup) -> pd.DataFrame:
         return _with_spark(uri, digests, images)
     there = [place for place, content in enumerate(contents) if content is not None]
     scorer = load_model(uri)
-    probability, _ = scorer.score([contents[place] for place in there])
-    return pd.DataFrame(probability, [digests[place] for place in there], list(scorer.labels))
+    scores, _ = scorer.score([contents[place] for place in there])
+    return pd.DataFrame(scores, [digests[place] for place in there], list(scorer.labels))
 
 
 def _with_spark(uri: str, digests: Sequence[str], images: Lookup) -> pd.DataFrame:
     frame = images.frame(digests)
-    pipeline, labels = load_pipeline(uri)
-    probability = F.when(F.col(REASON).isNull(), vector_to_array(F.col(PROBABILITY)))
-    answers = pipeline.transform(frame).select("digest", probability.alias(PROBABILITY))
+    loaded = load_pipeline(uri)
+    labels = loaded.labels
+    scores = F.when(F.col(REASON).isNull(), vector_to_array(F.col(loaded.scores)))
+    answers = loaded.pipeline.transform(frame).select("digest", scores.alias(loaded.scores))
     found: pd.DataFrame = answers.toPandas()
     none = np.full(len(labels), np.nan)
-    values = [none if row is None else row for row in found[PROBABILITY]]
+    values = [none if row is None else row for row in found[loaded.scores]]
     return pd.DataFrame(np.reshape(values, (-1, len(labels))), found["digest"].tolist(), list(labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuner.evaluation.comparison import NOISE, Comparison, Decision
 from tuner.reports.markdown import markdown_table, markdown_text
@@ -60,7 +60,7 @@ def report_markdown(comparison: Comparison, decision: Decision, *, title: str, n
         "",
         *markdown_table(
             ("metric", "champion", "challenger"),
-            [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in before],
+            [(name, *(_value(metrics, name) for metrics in (before, after))) for name in before | after],
         ),
         "",
         f"- Gain in {comparison.metric}: {comparison.gain:+.4f}, 95 % bootstrap interval "
@@ -80,6 +80,11 @@ def report_markdown(comparison: Comparison, decision: Decision, *, title: str, n
     if len(differ) > _ROWS_SHOWN:
         lines += ["", f"And {len(differ) - _ROWS_SHOWN} more: see the table of disagreements."]
     return "\n".join(lines) + "\n"
+
+
+def _value(metrics: Mapping[str, float], name: str) -> str:
+    """A metric's value; nothing where the classifier gives none, for it has no probabilities."""
+    return f"{metrics[name]:.4f}" if name in metrics else "–"
 
 
 def _noise(comparison: Comparison) -> str:

@@ -1,29 +1,27 @@
-"""Results → plotly figures, and the confusion matrix as a small image; `pages` shows figures."""
+"""Results → plotly figures; `pages` shows them."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from PIL import Image, ImageDraw, ImageFont
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
 from sklearn.metrics import auc, roc_curve
 
 from tuner.base.choices import LOWER_IS_BETTER
-from tuner.classifiers.parameters import PARAMETERS, described
+from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, described
+from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.evaluation.metrics import Evaluation
+from tuner.reports.confusion_image import HIGHEST, LOWEST, row_shares
 
 _LEGIBLE_CLASSES = 40  # counts of more classes are left to the hover text: they would not fit
-_LOWEST, _HIGHEST = np.array([247, 251, 255]), np.array([8, 48, 107])  # RGB of the row shares 0 and 1
-_PREDICTED = "predicted →"
-_LONGEST = 24  # letters of a name in the picture
-_COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, _LOWEST), (1, _HIGHEST))]
+_FEWEST_TO_LEARN = 8  # trials: of fewer, importances are chance
+_COLOURS = [[share, f"rgb{tuple(colour.tolist())}"] for share, colour in ((0, LOWEST), (1, HIGHEST))]
 
 
 def confusion_figure(evaluation: Evaluation) -> go.Figure:
@@ -33,7 +31,7 @@ def confusion_figure(evaluation: Evaluation) -> go.Figure:
     heatmap = go.Heatmap(
         x=names,
         y=names,
-        z=_row_shares(counts),
+        z=row_shares(counts),
         text=counts,
         texttemplate="%{text}" if len(names) <= _LEGIBLE_CLASSES else None,
         hovertemplate="%{text} of true %{y}<br>predicted %{x} (%{z:.1%})<extra></extra>",
@@ -55,12 +53,12 @@ def confusion_figure(evaluation: Evaluation) -> go.Figure:
     return figure
 
 
-def roc_figure(label_index: np.ndarray, probability: np.ndarray, labels: Sequence[str]) -> go.Figure:
+def roc_figure(label_index: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> go.Figure:
     """Draw the ROC curve of each class that is present against the others; of two classes, the second's.
 
     Parameters
     ----------
-    label_index, probability, labels
+    label_index, scores, labels
         As `tuner.evaluation.metrics.evaluate` takes them.
     """
     truth = np.asarray(label_index).astype(np.int64)
@@ -68,7 +66,7 @@ def roc_figure(label_index: np.ndarray, probability: np.ndarray, labels: Sequenc
     present = np.unique(truth)
     classes = [] if len(present) < 2 else [1] if len(labels) == 2 else present
     for index in classes:
-        false_positives, true_positives, _ = roc_curve(truth == index, probability[:, index])
+        false_positives, true_positives, _ = roc_curve(truth == index, scores[:, index])
         area = auc(false_positives, true_positives)
         name = f"{html.escape(labels[index])} ({area:.3f})"
         figure.add_scatter(x=false_positives, y=true_positives, name=name, mode="lines")
@@ -86,8 +84,9 @@ def optimisation_history(trials: pd.DataFrame, metric: str) -> go.Figure:
     Parameters
     ----------
     trials
-        One row a trial: `trial` (its number), `backbone`, each of the searched parameters, `status`
-        (`FINISHED` or `FAILED`) and, for finished ones, the metric.
+        One row a trial: `trial` (its number), `backbone`, `classifier` where it is searched, each of the
+        searched parameters (empty where a trial does not have it), `status` (`FINISHED` or `FAILED`) and,
+        for finished ones, the metric.
     metric
         The column that trials are ranked by.
     """
@@ -123,15 +122,26 @@ def optimisation_history(trials: pd.DataFrame, metric: str) -> go.Figure:
     return figure.update_layout(yaxis_title=metric)
 
 
-def parallel_coordinates(trials: pd.DataFrame, metric: str) -> go.Figure:
-    """Draw each finished trial as a line through its parameters to its score; `trials` as above."""
+def parallel_coordinates(trials: pd.DataFrame, metric: str, classifier: str | None = None) -> go.Figure:
+    """Draw each finished trial as a line through its parameters to its score; `trials` as above.
+
+    `classifier` is the one to draw; None: there is one only.
+    """
     finished = _finished(trials, metric)
+    title = "Parameters and score of each trial"
+    if classifier is not None:
+        finished, title = finished[finished[CLASSIFIER] == classifier], f"{title} of {classifier}"
     if finished.empty:
-        return _figure("No trial finished", [])
-    dimensions = [_backbone_axis(finished["backbone"])]
-    dimensions += [
-        _log_axis(finished[name]) if row.log else _axis(finished[name]) for name, row in PARAMETERS.items()
-    ]
+        return _figure(f"No trial{f' of {classifier}' if classifier else ''} finished", [])
+    dimensions = [_words_axis(finished[BACKBONE])]
+    if CLASS_WEIGHT in finished:
+        dimensions.append(_words_axis(finished[CLASS_WEIGHT]))
+    for name, row in CLASSIFIERS[classifier or DEFAULT].by_name.items():
+        # An axis has a place for every line: what some trials do not have stands in the leaderboard alone.
+        if name in finished and finished[name].notna().all():
+            log = row.log and not row.choices
+            draw = _words_axis if row.choices else _log_axis if log else _axis
+            dimensions.append(draw(finished[name]))
     line = {
         "color": finished[metric],
         "colorscale": "Viridis",
@@ -139,8 +149,47 @@ def parallel_coordinates(trials: pd.DataFrame, metric: str) -> go.Figure:
         "colorbar": {"title": metric},
     }
     parcoords = go.Parcoords(line=line, dimensions=[*dimensions, _axis(finished[metric])])
-    figure = _figure("Parameters and score of each trial", [parcoords])
+    figure = _figure(title, [parcoords])
     return figure.update_layout(margin={"t": 110, "l": 120})
+
+
+def parameter_importance(trials: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw how much of the score's variation each parameter stands for, over all trials; `trials` as above.
+
+    A forest of regression trees learns the score from the parameters (words as places among them, and a
+    value of its own for what a trial does not have); the importance of one is how much worse it tells the
+    scores when that parameter's values are shuffled, as a share of all.
+
+    References
+    ----------
+    L. Breiman, "Random Forests", Machine Learning 45 (2001), section 10.
+    """
+    finished = _finished(trials, metric)
+    names = [name for name in (BACKBONE, CLASSIFIER, *searched_columns(trials)) if name in finished]
+    varied = [name for name in names if finished[name].nunique(dropna=False) > 1]
+    if len(finished) < _FEWEST_TO_LEARN or not varied or finished[metric].nunique() < 2:
+        return _figure("Too few trials to tell which parameters matter", [])
+    table = pd.DataFrame({name: _numbers(finished[name]) for name in varied})
+    forest = RandomForestRegressor(200, min_samples_leaf=2, random_state=0).fit(table, finished[metric])
+    found = permutation_importance(forest, table, finished[metric], n_repeats=20, random_state=0)
+    means = np.maximum(found.importances_mean, 0)
+    shares = pd.Series(means / max(means.sum(), np.finfo(float).tiny), varied).sort_values()
+    figure = _figure(f"Which parameters decide {metric}", [])
+    figure.add_bar(x=shares, y=shares.index, orientation="h", hovertemplate="%{y}: %{x:.0%}<extra></extra>")
+    return figure.update_xaxes(title="share of importance", tickformat=".0%")
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """A column that a tree can split: words by their places; what is not there, below everything."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values.fillna(values.min() - 1)
+    return pd.Series(pd.factorize(values, sort=True)[0], values.index)
+
+
+def searched_columns(trials: pd.DataFrame) -> list[str]:
+    """The columns of searched parameters, in the order of the table of classifiers."""
+    known = dict.fromkeys(name for row in CLASSIFIERS.values() for name in row.by_name)
+    return [name for name in (*known, CLASS_WEIGHT) if name in trials]
 
 
 def score_by_backbone(trials: pd.DataFrame, metric: str) -> go.Figure:
@@ -174,95 +223,9 @@ def leaderboard(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
     table = pd.concat([ranked, failed]) if len(failed) else ranked
     ranks = pd.Series(range(1, len(ranked) + 1), dtype="Int64").reindex(range(len(table)))
     table = table.reset_index(drop=True).assign(rank=ranks)
-    first = ["rank", "trial", metric, "backbone", *PARAMETERS]
+    classifier = [CLASSIFIER] if CLASSIFIER in table else []
+    first = ["rank", "trial", metric, BACKBONE, *classifier, *searched_columns(table)]
     return table[[*first, *table.columns.difference(first, sort=False)]]
-
-
-def confusion_image(evaluation: Evaluation) -> Image.Image:
-    """Draw the confusion matrix as a small picture, for MLflow's compare page.
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB, about 600 pixels a side, for MLflow shows it small. A name that cannot be drawn, or not so that
-        it is told apart, is given as its position (`#3`).
-    """
-    labels = evaluation.labels
-    try:
-        return _matrix(evaluation, _drawable(labels, _font(_size(_cell(len(labels))))))
-    except (ValueError, OSError):  # what libraries that lay text out make of some text is theirs to know
-        return _matrix(evaluation, [f"#{index}" for index in range(len(labels))])
-
-
-def _cell(classes: int) -> int:
-    """The pixels of a cell of the matrix."""
-    return max(4, min(64, 560 // classes))
-
-
-def _size(cell: int) -> int:
-    """The font's, beside such cells."""
-    return max(11, min(18, cell * 2 // 5))
-
-
-def _matrix(evaluation: Evaluation, names: Sequence[str]) -> Image.Image:
-    counts, shares = evaluation.confusion, _row_shares(evaluation.confusion)
-    cell = _cell(len(counts))
-    font = _font(_size(cell))
-    margin = 20 + int(max(font.getlength(text) for text in (*names, _PREDICTED)))
-    side = margin + cell * len(counts) + 14
-    picture = Image.new("RGB", (side, side), "white")
-    draw = ImageDraw.Draw(picture)
-    _draw_names(picture, names, cell, margin, font)
-    colours = np.rint(_LOWEST + shares[..., None] * (_HIGHEST - _LOWEST)).astype(np.uint8)
-    grid = Image.fromarray(colours).resize((cell * len(counts),) * 2, Image.Resampling.NEAREST)
-    picture.paste(grid, (margin, margin))
-    draw.rectangle((margin - 1, margin - 1, side - 14, side - 14), outline="grey")
-    if cell >= 20:  # else there is no room for a number
-        for (row, column), count in np.ndenumerate(counts):
-            place = margin + (column + 0.5) * cell, margin + (row + 0.5) * cell
-            ink = "white" if shares[row, column] > 0.5 else "black"
-            draw.text(place, str(count), fill=ink if count else "lightgrey", font=font, anchor="mm")
-    return picture
-
-
-def _draw_names(
-    picture: Image.Image, names: Sequence[str], cell: int, margin: int, font: ImageFont.FreeTypeFont
-) -> None:
-    """Write the names of the true classes on the left and, turned, of the predicted ones at the top."""
-    left, top = Image.new("L", (margin, picture.height)), Image.new("L", (margin, picture.height))
-    left_draw, top_draw = ImageDraw.Draw(left), ImageDraw.Draw(top)
-    step = math.ceil((font.size + 1) / cell)  # where rows are lower than a line: every second, third, …
-    for index in range(0, len(names), step):
-        middle = margin + (index + 0.5) * cell
-        left_draw.text((margin - 6, middle), names[index], 255, font, anchor="rm")
-        top_draw.text((6, middle), names[index], 255, font, anchor="lm")
-    picture.paste("black", mask=left)
-    picture.paste("black", mask=top.transpose(Image.Transpose.ROTATE_90).crop((0, 0, *picture.size)))
-    draw = ImageDraw.Draw(picture)
-    draw.text((margin - 6, 4), _PREDICTED, "grey", font, anchor="ra")
-    draw.text((4, margin - 6), "true ↓", "grey", font, anchor="ld")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib ships: Pillow's own has no letter beyond ASCII."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
-
-
-def _drawable(labels: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
-    """What is drawn of names: on one line, short, in letters that the font has; else their positions."""
-    missing = bytes(font.getmask("\U0010ffff"))
-    lines = [" ".join(label.split()) for label in labels]
-    drawn = [line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…" for line in lines]
-    return [
-        text
-        if text
-        and text.isprintable()
-        and drawn.count(text) == 1
-        and all(bytes(font.getmask(letter)) != missing for letter in set(text))
-        else f"#{index}"
-        for index, text in enumerate(drawn)
-    ]
 
 
 def _escaped(names: Sequence[str]) -> list[str]:
@@ -274,11 +237,6 @@ def _figure(title: str, traces: list[go.Heatmap | go.Parcoords]) -> go.Figure:
     figure = go.Figure(traces, layout={"template": "plotly_white", "title": {"text": title}})
     figure.update_xaxes(automargin=True)
     return figure.update_yaxes(automargin=True)
-
-
-def _row_shares(counts: np.ndarray) -> np.ndarray:
-    shares: np.ndarray = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares
 
 
 def _finished(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -306,9 +264,9 @@ def _axis(values: pd.Series) -> dict[str, object]:
     return axis
 
 
-def _backbone_axis(backbones: pd.Series) -> dict[str, object]:
-    codes, names = pd.factorize(backbones, sort=True)  # these names plotly takes as they are, unescaped
-    axis = _axis(pd.Series(codes, name="backbone"))
+def _words_axis(words: pd.Series) -> dict[str, object]:
+    codes, names = pd.factorize(words, sort=True)  # these names plotly takes as they are, unescaped
+    axis = _axis(pd.Series(codes, name=words.name))
     return axis | {"tickvals": list(range(len(names))), "ticktext": list(names)}
 
 

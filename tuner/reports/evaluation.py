@@ -12,6 +12,7 @@ import pandas as pd
 from tuner.evaluation.metrics import Evaluation
 from tuner.evaluation.predictions import Scored, predictions_table
 from tuner.reports import charts
+from tuner.reports.confusion_image import confusion_image
 from tuner.reports.pages import light_figure_html, plotly_js
 from tuner.tracking import names
 from tuner.tracking.run_log import RunLog, table_json
@@ -36,7 +37,7 @@ def log_evaluation(
         Parameters, metrics and so on, as `RunLog.batch` takes them: all of it is one request.
     """
     labels = list(evaluation.labels)
-    image = charts.confusion_image(evaluation)
+    image = confusion_image(evaluation)
     predictions = predictions_table(scored, labels)
     few_rows = len(predictions) <= _MANY_IMAGES
     with run.folder() as folder:

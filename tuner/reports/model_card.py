@@ -16,6 +16,11 @@ from tuner.images.splits import TEST
 from tuner.networks.table import NETWORKS
 from tuner.reports.markdown import markdown_table, markdown_text
 
+_NO_PROBABILITY = (
+    "- It gives no probabilities: its answers have `decision`, of each class a value of any size, "
+    "the greatest "
+    "of which decides."
+)
 DESCRIPTION_LENGTH = 5_000  # what MLflow's registry keeps of a version's description
 
 
@@ -88,16 +93,21 @@ def _head(facts: ModelFacts) -> list[str]:
     params, (metric, value) = facts.params, facts.validation
     hits, total = int(np.trace(facts.test.confusion)), int(facts.test.confusion.sum())
     low, high = wilson(hits, total)
+    kind = {} if params.classifier is None else {"classifier": params.classifier}
+    kind |= {} if params.class_weight is None else {"class_weight": params.class_weight}
+    chosen = described(params.values | kind)
+    without = [] if params.row.gives == "probability" else [_NO_PROBABILITY]
     return [
         f"# {markdown_text(facts.name)}, version {facts.version}",
         "",
-        f"An image classifier of {len(facts.test.labels)} classes: MLlib's logistic regression on the "
+        f"An image classifier of {len(facts.test.labels)} classes: {params.row.title} on the "
         f"features of {markdown_text(facts.network)}. It calls {hits} of {total} test images right: "
         f"accuracy {hits / total:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson's).",
         "",
         f"- Backbone: {markdown_text(facts.network)}, {_licence(facts)}.",
-        f"- Parameters: {described(params.values)}; {metric} {value:.4f} in validation.",
+        f"- Parameters: {chosen or 'as the library has them'}; {metric} {value:.4f} in validation.",
         f"- Images: {markdown_text(facts.images)} (digest {facts.data_digest}).",
+        *without,
     ]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 
 from tuner.base.errors import SearchError
+from tuner.classifiers.parameters import CLASS_WEIGHT, CLASSIFIER
 from tuner.evaluation.metrics import Evaluation
 from tuner.evaluation.predictions import Scored
 from tuner.experiment.schema import Experiment
@@ -31,6 +32,10 @@ def log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> N
     search = experiment.search
     space = {name: str(values) for name, values in search.spaces.items()}
     space["backbone"] = ",".join(prepared.networks)
+    if search.classifier is not None:
+        space[CLASSIFIER] = ",".join(spec.name for spec in search.classifier)
+    if len(search.class_weights) > 1:
+        space[CLASS_WEIGHT] = search.class_weight
     run.json(dict(enumerate(prepared.labels)), names.LABELS_FILE)
     run.json(space, names.SPACE_FILE)
     run.parquet(prepared.index[["path", "label", "digest", "part"]], names.SPLIT_FILE)
@@ -87,8 +92,15 @@ def log_trials(
         raise SearchError(_none_succeeded(results, lost))
     frame = pd.DataFrame([result.row() for result in results]).sort_values("trial")
     run.table(charts.leaderboard(frame, metric), names.LEADERBOARD_FILE)
-    figures = (charts.optimisation_history, charts.parallel_coordinates, charts.score_by_backbone)
-    run.text(figure_html(*(figure(frame, metric) for figure in figures)), names.CHARTS_FILE)
+    figures = [charts.optimisation_history(frame, metric)]
+    if CLASSIFIER in frame:
+        each = sorted(frame[CLASSIFIER].unique())
+        figures += [charts.parallel_coordinates(frame, metric, classifier) for classifier in each]
+        figures.append(charts.parameter_importance(frame, metric))
+    else:
+        figures.append(charts.parallel_coordinates(frame, metric))
+    figures.append(charts.score_by_backbone(frame, metric))
+    run.text(figure_html(*figures), names.CHARTS_FILE)
     return frame
 
 
@@ -115,7 +127,7 @@ def log_winner(run: RunLog, best: TrialResult, test: Evaluation, scored: Scored,
         tags={names.BEST: str(best.trial)},
         model_id=model_id,
     )
-    roc = charts.roc_figure(scored.label_index, scored.probability, test.labels)
+    roc = charts.roc_figure(scored.label_index, scored.scores, test.labels)
     run.text(figure_html(charts.confusion_figure(test), roc), names.TEST_CHARTS_FILE)
 
 

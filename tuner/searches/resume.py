@@ -31,6 +31,7 @@ _FREE = (
     "cache",
     "registry.",
     "gate.",
+    "spot_check.",
     "search.max_evals",
     "search.parallelism",
     "search.early_stop",

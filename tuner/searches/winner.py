@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 
+from tuner.classifiers.heads.files import Head
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import Evaluation, evaluate
@@ -15,8 +16,8 @@ from tuner.evaluation.predictions import Scored
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.images.splits import TEST
+from tuner.models.fitted.estimators import classifier_params
 from tuner.models.flavor import FittedModel, log_model
-from tuner.models.pipeline import classifier_params, fit_classifier, head_of
 from tuner.networks.resolution import Network
 from tuner.preparation.images import PreparedImages
 from tuner.preparation.tables import feature_table
@@ -30,7 +31,8 @@ from tuner.tracking import names
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.store import Tracking
-from tuner.trials.spark_fit import weighted
+from tuner.trials.fits import Fitted
+from tuner.trials.spark_fit import SparkFits
 from tuner.trials.trial import Trial
 
 _SAME_FIT = 1e-6  # of the largest coefficient: more is said
@@ -53,8 +55,8 @@ def choose(results: Sequence[TrialResult], experiment: Experiment) -> TrialResul
     """Choose the best trial or, by the one-standard-error rule, the simplest of those near it.
 
     With `one-standard-error`, all trials within one standard error (over the folds) of the best are
-    as good as it; of them the most regularised one is taken: the largest regParam, then the largest
-    elasticNetParam, then the smallest maxIter.
+    as good as it; of them the simplest is taken, as the table of classifiers says what is simpler: of
+    logistic regression the largest regParam, then the largest elasticNetParam, then the smallest maxIter.
 
     References
     ----------
@@ -82,22 +84,19 @@ def finish_winner(
     store: Tracking,
     console: Console,
 ) -> Winner:
-    """Fit the best parameters on train + validation by MLlib, test once, log to the search's run, register.
+    """Fit the best parameters on train + validation, test once, log to the search's run, register.
 
-    Where trials fitted in workers, the worker's way fits the same rows, too, and how far it differs from
-    MLlib is logged and, if it is worth a word, said; what is registered is MLlib's.
+    MLlib fits its own. Where trials of logistic regression fitted in workers, the worker's way fits the
+    same rows, too, and how far it differs from MLlib is logged and, if it is worth a word, said; what is
+    registered is MLlib's.
     """
-    params, weight = best.params, experiment.search.class_weight
+    params, weight = best.params, experiment.search.class_weight_of_all
     network = prepared.networks[params.backbone]
-    if trial.matrices is None:
-        table = session.spark.table(trial.tables[params.backbone])
-    else:
-        rows = prepared.index[prepared.index["part"] != TEST]
-        table = feature_table(session, cache, network, rows, classes=len(prepared.labels))
-    head = head_of(fit_classifier(weighted(table, weight), params, weight))
-    if trial.matrices is not None:
-        fits = trial.fits_in_worker(params, threads=session.cores)
-        difference = solver_difference(head, fits.fit_all())
+    fitted = _fit(session, cache, prepared, params, trial)
+    if isinstance(fitted.head, LinearHead) and trial.fits_inside(params):
+        other = trial.fits_in_worker(params, threads=session.cores).fit_all().head
+        assert isinstance(other, LinearHead)
+        difference = solver_difference(fitted.head, other)
         run.batch(metrics={names.SOLVER_DIFFERENCE: difference})
         if difference > _SAME_FIT:
             console.print(
@@ -105,9 +104,10 @@ def finish_winner(
                 "of the largest. MLlib's is registered.",
                 soft_wrap=True,
             )
-    scored = _test(head, cache, prepared, network)
-    test = evaluate(scored.label_index, scored.probability, prepared.labels)
-    model = FittedModel(network, head, classifier_params(params, weight), prepared.labels)
+    scored = _test(fitted.head, cache, prepared, network)
+    test = evaluate(scored.label_index, scored.scores, prepared.labels, scored.gives)
+    given = classifier_params(params, weight)
+    model = FittedModel(network, fitted.head, given, prepared.labels, saved=fitted.saved)
     logged = log_model(run, model, name=names.MODEL, files=brought_here(trial.model_files))
     log_winner(run, best, test, scored, logged.model_id)
     metric = experiment.search.metric
@@ -117,6 +117,7 @@ def finish_winner(
         name=experiment.model_name,
         tags={
             "backbone": params.backbone,
+            **({"classifier": params.classifier} if params.classifier else {}),
             names.DATA_DIGEST: prepared.digest,
             names.SEARCH_RUN: run.run_id,
             names.TRIAL_RUN: str(best.run_id),
@@ -132,6 +133,21 @@ def finish_winner(
     return Winner(best.trial, str(best.run_id), best.name, params, best.metrics, test, version)
 
 
+def _fit(
+    session: DriverSession, cache: FeatureCache, prepared: PreparedImages, params: TrialParams, trial: Trial
+) -> Fitted:
+    """Fit on all rows but the test part: MLlib's classifiers by MLlib, others in this process."""
+    if params.row.library != "mllib":
+        return trial.fits_in_worker(params, threads=session.cores).fit_all()
+    if trial.fits_inside(params):
+        rows = prepared.index[prepared.index["part"] != TEST]
+        network = prepared.networks[params.backbone]
+        table = feature_table(session, cache, network, rows, classes=len(prepared.labels))
+    else:
+        table = session.spark.table(trial.tables[params.backbone])
+    return SparkFits(table, params, trial.spark_setting).fit_all()
+
+
 def solver_difference(one: LinearHead, other: LinearHead) -> float:
     """The largest difference of two models' coefficients, as a share of the largest coefficient."""
     largest = float(np.abs(one.coefficients).max(initial=0.0))
@@ -139,11 +155,11 @@ def solver_difference(one: LinearHead, other: LinearHead) -> float:
     return difference / largest if largest else difference
 
 
-def _test(head: LinearHead, cache: FeatureCache, prepared: PreparedImages, network: Network) -> Scored:
+def _test(head: Head, cache: FeatureCache, prepared: PreparedImages, network: Network) -> Scored:
     """Score the test part; its features are read here, and nowhere else."""
     rows = prepared.rows(TEST).sort_values("path")
     features = cache.load(network, list(rows["digest"]))
-    return Scored(list(rows["path"]), rows["label_index"].to_numpy(), head.probability(features))
+    return Scored(list(rows["path"]), rows["label_index"].to_numpy(), head.score(features), head.gives)
 
 
 def _facts(

@@ -10,7 +10,6 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
 from rich.console import Console
 
-from tuner.base.columns import PROBABILITY
 from tuner.base.errors import ImageSourceError, ModelError
 from tuner.checks.cluster import check_workers
 from tuner.evaluation.metrics import Evaluation, evaluate
@@ -78,16 +77,17 @@ def evaluate_model(
         source = read_images(session.spark, images, training=False)
         for note in source.notes:
             console.print(note, markup=False, soft_wrap=True)
-        pipeline, labels = load_pipeline(model_uri)
+        loaded = load_pipeline(model_uri)
+        labels = loaded.labels
         unknown = sorted(set(source.labels) - set(labels))
         if unknown:
             raise ModelError(
                 f"The images in {images} have the class {unknown[0]}, which the model {model_uri} does not "
                 f"know: its classes are {', '.join(labels)}."
             )
-        probability = F.when(F.col(REASON).isNull(), vector_to_array(F.col(PROBABILITY))).alias(PROBABILITY)
-        columns = ("path", "label", REASON, probability)
-        rows: pd.DataFrame = pipeline.transform(source.frame).select(*columns).toPandas()
+        scores = F.when(F.col(REASON).isNull(), vector_to_array(F.col(loaded.scores))).alias(loaded.scores)
+        columns = ("path", "label", REASON, scores)
+        rows: pd.DataFrame = loaded.pipeline.transform(source.frame).select(*columns).toPandas()
         rows = rows.sort_values("path")
         bad, good = rows[rows[REASON].notna()], rows[rows[REASON].isna()]
         if good.empty:
@@ -95,9 +95,10 @@ def evaluate_model(
         scored = Scored(
             path=list(good["path"]),
             label_index=good["label"].map({label: i for i, label in enumerate(labels)}).to_numpy(),
-            probability=np.stack(list(good[PROBABILITY])),
+            scores=np.stack(list(good[loaded.scores])),
+            gives=loaded.gives,
         )
-        evaluation = evaluate(scored.label_index, scored.probability, labels)
+        evaluation = evaluate(scored.label_index, scored.scores, labels, scored.gives)
         quarantine = bad[["path", "label", REASON]].rename(columns={REASON: "reason"})
         log_evaluated_model(run, evaluation, scored, quarantine, model_uri=model_uri, images=images)
     return ModelEvaluation(run.run_id, evaluation, quarantine.reset_index(drop=True))

@@ -14,6 +14,8 @@ from tuner.base.choices import Decoding, Pooling, Preprocessing
 from tuner.base.columns import CONTENT, PREDICTION, PROBABILITY
 from tuner.base.errors import ImageError, ModelError
 from tuner.base.uris import expanded
+from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.mllib import PerceptronHead
 from tuner.classifiers.linear import LinearHead
 from tuner.images.decoding import MAX_PIXELS, decode_image, resize, whites
 from tuner.images.preprocessing import MODES
@@ -95,8 +97,16 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
 
 def keras_scorer(scorer: Scorer) -> Any:
     """Build preprocessing, keras_network and classifier as one `keras.Model` of Keras's own layers."""
-    keras = import_keras()
     network = scorer.network
+    if not isinstance(scorer.head, LinearHead | PerceptronHead):
+        raise ModelError(
+            "The model's classifier cannot become part of a Keras model: logistic regression and "
+            "multilayer "
+            "perceptrons of MLlib can. Serve the model by MLflow instead (mlflow models serve, tuner "
+            "predict), "
+            "or search one of these."
+        )
+    keras = import_keras()
     if Path(network.file).suffix != ".keras":
         raise ModelError(
             f"The network {network.name} is a SavedModel, which cannot become part of a Keras model: save "
@@ -107,7 +117,7 @@ def keras_scorer(scorer: Scorer) -> Any:
     features = keras_network(_preprocessing(keras, network.preprocessing)(pixels), training=False)
     if len(features.shape) == 4:
         features = _pooling(keras, network.pooling)(features)
-    probability = _dense(keras, scorer.head, network.width)(features)
+    probability = _classifier(keras, scorer.head, network.width)(features)
     index = keras.ops.argmax(probability, axis=-1)
     names = keras.layers.StringLookup(
         vocabulary=list(scorer.labels),
@@ -141,6 +151,34 @@ def _pooling(keras: Any, name: Pooling) -> Any:
     layers = keras.layers
     kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}
     return kinds[name](dtype="float32")
+
+
+def _classifier(keras: Any, head: Head, width: int) -> Callable[[Any], Any]:
+    """MLlib's classifier as layers in float64, as MLlib computes."""
+    if isinstance(head, LinearHead):
+        layer: Callable[[Any], Any] = _dense(keras, head, width)
+        return layer
+    assert isinstance(head, PerceptronHead)
+    steps = head.affine()
+    layers = []
+    for place, (matrix, bias) in enumerate(steps, start=1):
+        last = place == len(steps)
+        dense = keras.layers.Dense(
+            matrix.shape[1],
+            activation="softmax" if last else "sigmoid",
+            dtype="float64",
+            name=PROBABILITY if last else f"hidden_{place}",
+        )
+        dense.build((None, matrix.shape[0]))
+        dense.set_weights([matrix, bias])
+        layers.append(dense)
+
+    def apply(features: Any) -> Any:
+        for layer in layers:
+            features = layer(features)
+        return features
+
+    return apply
 
 
 def _dense(keras: Any, head: LinearHead, width: int) -> Any:

@@ -11,14 +11,12 @@ import pandas as pd
 
 from tuner.base.columns import ERROR, PREDICTION, PROBABILITY, TOP_K
 from tuner.base.machine import machine_cores
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.networks.imagenet import check_head, decode_predictions, imagenet_classes
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
 from tuner.networks.resolution import Network, load_network, resolve_network
 from tuner.networks.store import NetworkStore
 from tuner.networks.table import find_architecture
-
-LISTED = ("class", "label", "probability")  # what is known of each of the likeliest classes
 
 
 class ImageNetScorer:
@@ -38,6 +36,9 @@ class ImageNetScorer:
     NetworkError
         The network has no such head.
     """
+
+    score_column = PROBABILITY
+    listed = ("class", "label", PROBABILITY)  # what is known of each of the likeliest classes
 
     def __init__(self, network: Network, threads: int | None = None) -> None:
         check_head(network.name, network.width)
@@ -92,5 +93,5 @@ class ImageNetScorer:
         if probability is None:
             return None, None, None
         likeliest = decode_predictions(probability[None], max(top_k, 1))[0]
-        listed = [dict(zip(LISTED, likely, strict=True)) for likely in likeliest]
+        listed = [dict(zip(self.listed, likely, strict=True)) for likely in likeliest]
         return likeliest[0][1], probability.tolist(), listed

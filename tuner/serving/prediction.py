@@ -12,12 +12,12 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
-from tuner.base.columns import ERROR, PATH, PREDICTION, PROBABILITY, TOP_K
+from tuner.base.columns import ERROR, PATH, PREDICTION, TOP_K
 from tuner.base.errors import ImageSourceError, ModelError
 from tuner.base.uris import expanded
 from tuner.images.files import files_below, path_text, read_file
 from tuner.models.loading import load_model
-from tuner.serving.imagenet import LISTED, ImageNetScorer
+from tuner.serving.imagenet import ImageNetScorer
 
 _BATCH = 64
 Output = Literal["csv", "json"]
@@ -28,8 +28,16 @@ class Answers(Protocol):
 
     labels: tuple[str, ...]
 
+    @property
+    def score_column(self) -> str:
+        """The column that holds the scores: `probability` or `decision`."""
+
+    @property
+    def listed(self) -> Sequence[str]:
+        """What is known of each of the likeliest classes."""
+
     def answer(self, contents: Sequence[bytes | None], top_k: int = 0) -> pd.DataFrame:
-        """A row for each image: `prediction`, `probability`, `error` and, if asked for, `top_k`."""
+        """A row for each image: `prediction`, scores, `error` and, if asked for, `top_k`."""
 
 
 def predict_files(
@@ -47,7 +55,8 @@ def predict_files(
         How many of the likeliest classes to list; 0: none.
     output
         `csv`: path, prediction, its probability, error and, with `top_k`, label_1, probability_1, …;
-        `json`: a list of what the model answers over HTTP, each with its path.
+        `json`: a list of what the model answers over HTTP, each with its path. Of a classifier without
+        probabilities, `decision` stands in their place.
     out, console
         Where the rows go, and the progress bar.
 
@@ -61,8 +70,7 @@ def predict_files(
         The model cannot be loaded, a path does not exist, there are no files or, once their rows are
         written, none of them can be read.
     """
-    listed = ("label", "probability")
-    return _predict(lambda: load_model(model_uri), places, top_k, listed, output, out, console)
+    return _predict(lambda: load_model(model_uri), places, top_k, output, out, console)
 
 
 def classify_files(
@@ -86,26 +94,23 @@ def classify_files(
     InvalidInput
         The network or its weights cannot be had, or as of `predict_files`.
     """
-    return _predict(lambda: ImageNetScorer.of(network), places, top_k, LISTED, output, out, console)
+    return _predict(lambda: ImageNetScorer.of(network), places, top_k, output, out, console)
 
 
 def _predict(
     open_scorer: Callable[[], Answers],
     places: Sequence[Path],
     top_k: int,
-    listed: Sequence[str],
     output: Output,
     out: TextIO,
     console: Console,
 ) -> int:
-    """`listed`: what is known of each of the likeliest classes."""
     if top_k < 0:
         raise ModelError(f"--top-k is {top_k}: it must be 0 or more.")
     files = _files(places)
     scorer = open_scorer()
     top_k = min(top_k, len(scorer.labels))
     unread = 0
-    write = _write_csv if output == "csv" else _write_json
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("images", total=len(files))
 
@@ -118,7 +123,11 @@ def _predict(
                 yield table
                 progress.advance(task, len(batch))
 
-        write(tables(), [f"{name}_{place + 1}" for place in range(top_k) for name in listed], out)
+        if output == "csv":
+            extra = [f"{name}_{place + 1}" for place in range(top_k) for name in scorer.listed]
+            _write_csv(tables(), scorer.score_column, extra, out)
+        else:
+            _write_json(tables(), out)
     if unread == len(files):
         raise ImageSourceError(
             f"None of the {unread} file(s) can be read as an image: see the reasons in the column {ERROR}."
@@ -164,7 +173,7 @@ def _answer(scorer: Answers, files: Sequence[Path], top_k: int) -> pd.DataFrame:
     return table
 
 
-def _write_json(tables: Iterator[pd.DataFrame], _: Sequence[str], out: TextIO) -> None:
+def _write_json(tables: Iterator[pd.DataFrame], out: TextIO) -> None:
     separator = "[\n"
     escaped = (out.encoding or "utf-8").lower() not in (
         "utf-8",
@@ -177,16 +186,16 @@ def _write_json(tables: Iterator[pd.DataFrame], _: Sequence[str], out: TextIO) -
     out.write("\n]\n")
 
 
-def _write_csv(tables: Iterator[pd.DataFrame], extra: Sequence[str], out: TextIO) -> None:
-    writer = csv.DictWriter(out, [PATH, PREDICTION, PROBABILITY, ERROR, *extra])
+def _write_csv(tables: Iterator[pd.DataFrame], score: str, extra: Sequence[str], out: TextIO) -> None:
+    writer = csv.DictWriter(out, [PATH, PREDICTION, score, ERROR, *extra])
     writer.writeheader()
     for table in tables:
-        writer.writerows(_flat(row) for row in table.to_dict("records"))
+        writer.writerows(_flat(row, score) for row in table.to_dict("records"))
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """One row of the CSV: the prediction's own probability, and columns for each likely class."""
-    flat = row | {PROBABILITY: max(row[PROBABILITY]) if row[PROBABILITY] else None}
+def _flat(row: dict[str, Any], score: str) -> dict[str, Any]:
+    """One row of the CSV: the prediction's own score, and columns for each likely class."""
+    flat = row | {score: max(row[score]) if row[score] else None}
     for place, likely in enumerate(flat.pop(TOP_K, None) or [], start=1):
         flat |= {f"{name}_{place}": value for name, value in likely.items()}
     return flat

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pandas as pd
 
-from tuner.base.columns import ERROR, PREDICTION, PROBABILITY
+from tuner.base.columns import ERROR, PREDICTION
 from tuner.extraction.udf import check_function_name
 from tuner.models.loading import check_model
 
@@ -21,8 +21,8 @@ def register_sql_function(spark: SparkSession, name: str, model_uri: str) -> Any
     """Register a model as a SQL function of a column of image files' bytes.
 
     The function gives a struct: `prediction` (class name), `probability` (array of double, in the order
-    of the labels) and `error` (why an image cannot be read). It runs the model's JVM-free face on the
-    workers, so tuner must be installed there.
+    of the labels; of a classifier without, `decision`) and `error` (why an image cannot be read). It runs
+    the model's JVM-free face on the workers, so tuner must be installed there.
 
     Parameters
     ----------
@@ -61,10 +61,11 @@ def _with_nulls(function: Any) -> Any:
     from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]  # it is there
 
     answers = function.func
+    (score,) = set(function.returnType.names) - {PREDICTION, ERROR}  # probability or decision
 
     def answer(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
         for frame in answers(batches):
-            known = frame[PROBABILITY].notna()
+            known = frame[score].notna()
             yield frame.assign(
                 **{
                     PREDICTION: frame[PREDICTION].where(known, None),

@@ -16,7 +16,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 
 from tuner.base.errors import NetworkError
 from tuner.base.wording import first_sentence
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.udf import check_function_name, ship_network, shipped_file, worker_threads
 from tuner.images.decoding import decode_image, struct_to_image
 from tuner.networks.files import import_keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 # Tags.
-KIND = "tuner.kind"  # search, trial, features, evaluate or promote
+KIND = "tuner.kind"  # search, spot-check, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
@@ -13,6 +13,7 @@ EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
 STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes FAILED over its KILLED
 DATA_DIGEST = "tuner.data_digest"
+WARNINGS = "tuner.warnings"  # of a trial: what a library warned of while it fitted
 
 # Tags of a model version: the search that made it, and its last moves (alias, from, to, at, why).
 SEARCH_RUN = "tuner.search_run_id"
@@ -31,6 +32,9 @@ SPACE_FILE = "search_space.json"
 QUARANTINE_FILE = "quarantine.csv"
 SPLIT_FILE = "split.parquet"  # path, label, digest and part of every image used
 LEADERBOARD_FILE = "leaderboard.json"
+SPOT_CHECK_FILE = "spot_check.json"
+SPOT_CHECK_CHARTS = "charts/spot_check.html"
+FINAL_REPORT_FILE = "final_report.json"
 NETWORKS_FOLDER = "networks"
 CHARTS_FILE = "charts/search.html"
 TEST_CHARTS_FILE = "charts/test.html"

@@ -68,7 +68,7 @@ class TrialResult:
     def of_document(cls, result: Mapping[str, Any]) -> TrialResult | None:
         """Read what `to_document` gave; None for the result of a trial that never came to one."""
         data = result.get("result")
-        return None if data is None else cls(**{**data, "params": TrialParams(**data["params"])})
+        return None if data is None else cls(**{**data, "params": TrialParams.from_point(data["params"])})
 
     @classmethod
     def of_run(cls, run: Run, metric: str) -> TrialResult | None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from tuner.base.choices import ClassWeight
-from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.heads.files import Head
 from tuner.evaluation.predictions import Scored
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted classifier.
+
+    Attributes
+    ----------
+    head
+        What it computes.
+    saved
+        The folder to which MLlib saved its own model, where arrays do not tell all of it.
+    """
+
+    head: Head
+    saved: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -18,23 +36,27 @@ class Fit:
 
     Attributes
     ----------
-    head
-        The fitted classifier.
+    fitted
+        Gives the classifier, while the fits are open: to fetch MLlib's takes jobs, and not every fold's is
+        wanted.
     seconds
         How long the fit took, without scoring.
     train_accuracy
         The share of the rows it was fitted on that it calls right.
     history
-        MLlib's `objectiveHistory`.
+        MLlib's `objectiveHistory`; empty of classifiers that have none.
     scored
         The rows it did not see.
+    warnings
+        What the library warned of meanwhile.
     """
 
-    head: LinearHead
+    fitted: Callable[[], Fitted]
     seconds: float
     train_accuracy: float
     history: list[float]
     scored: Scored
+    warnings: tuple[str, ...] = ()
 
 
 class Fits(Protocol):
@@ -43,7 +65,7 @@ class Fits(Protocol):
     def fit_and_score(self, held_back: str) -> Fit:
         """Fit on all rows but those of a part, and score on that part."""
 
-    def fit_all(self) -> LinearHead:
+    def fit_all(self) -> Fitted:
         """Fit on all rows."""
 
 

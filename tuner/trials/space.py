@@ -6,16 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count, product
+from itertools import count
 from typing import Any
 
 import numpy as np
 from hyperopt import anneal, hp, rand, tpe
 from hyperopt.fmin import generate_trial
+from hyperopt.pyll import scope
 
-from tuner.classifiers.parameters import PARAMETERS, TrialParams
-from tuner.classifiers.space import ParamSpace
-from tuner.experiment.schema import SearchSettings
+from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, TrialParams
+from tuner.experiment.choices import Choice, Dimension
+from tuner.experiment.search import SearchSettings
 
 Algorithm = Callable[[Sequence[int], Any, Any, int], list[dict[str, Any]]]
 
@@ -29,16 +30,17 @@ _MOST_LISTED = 100_000  # points of a finite space
 NUMBER = "trial"
 
 
-def _dimension(name: str, space: ParamSpace) -> Any:
+def _dimension(dimension: Dimension) -> Any:
+    label, space = dimension.label, dimension.space
     if space.low is not None and space.high is not None:
-        if PARAMETERS[name].whole:
+        if dimension.parameter.whole:
             if space.log:
-                return hp.qloguniform(name, np.log(space.low), np.log(space.high), 1)
-            return hp.uniformint(name, int(space.low), int(space.high))
+                return scope.int(hp.qloguniform(label, np.log(space.low), np.log(space.high), 1))
+            return hp.uniformint(label, int(space.low), int(space.high))
         if space.log:
-            return hp.loguniform(name, np.log(space.low), np.log(space.high))
-        return hp.uniform(name, space.low, space.high)
-    return _one_or_choice(name, space.values)
+            return hp.loguniform(label, np.log(space.low), np.log(space.high))
+        return hp.uniform(label, space.low, space.high)
+    return _one_or_choice(label, space.values)
 
 
 def _one_or_choice(name: str, values: Sequence[Any]) -> Any:
@@ -46,12 +48,48 @@ def _one_or_choice(name: str, values: Sequence[Any]) -> Any:
 
 
 def hyperopt_space(search: SearchSettings) -> dict[str, Any]:
-    """The space of a search: `backbone`, each of the searched parameters, and the number."""
+    """The space of a search: `backbone`, each of the searched parameters, and the number.
+
+    Where there are several classifiers the parameters lie within the choice of one, and what goes with one
+    value of a parameter lies within that: hyperopt's conditional spaces.
+    """
+    of_classifiers = [_conditional(choice) for choice in search.choices]
+    if len(of_classifiers) > 1:
+        of_classifiers = [{CLASSIFIER: hp.choice(CLASSIFIER, of_classifiers)}]
+    weights = search.class_weights
     return {
-        "backbone": _one_or_choice("backbone", [spec.name for spec in search.backbone]),
-        **{name: _dimension(name, space) for name, space in search.spaces.items()},
+        BACKBONE: _one_or_choice(BACKBONE, [spec.name for spec in search.backbone]),
+        **of_classifiers[0],
+        **({CLASS_WEIGHT: hp.choice(CLASS_WEIGHT, list(weights))} if len(weights) > 1 else {}),
         NUMBER: hp.uniform(NUMBER, 0, 1_000_000),
     }
+
+
+def _conditional(choice: Choice) -> dict[str, Any]:
+    """The space of one classifier, which names it if the experiment does."""
+    space: dict[str, Any] = {} if choice.name is None else {CLASSIFIER: choice.name}
+    for dimension in choice.dimensions:
+        if dimension.condition is not None:
+            continue
+        dependent = [other for other in choice.dimensions if _follows(other, dimension)]
+        if not dependent:
+            space[dimension.name] = _dimension(dimension)
+            continue
+        branches = [
+            {dimension.name: value}
+            | {
+                other.name: _dimension(other)
+                for other in dependent
+                if other.is_there({dimension.name: value})
+            }
+            for value in dimension.space.values
+        ]
+        space[dimension.name] = _one_or_choice(dimension.label, branches)
+    return space
+
+
+def _follows(dimension: Dimension, other: Dimension) -> bool:
+    return dimension.condition is not None and dimension.condition[0] == other.name
 
 
 def point_of(document: Mapping[str, Any], search: SearchSettings) -> dict[str, Any]:
@@ -63,25 +101,48 @@ def point_of(document: Mapping[str, Any], search: SearchSettings) -> dict[str, A
 def point_of_values(chosen: Mapping[str, Any], search: SearchSettings) -> dict[str, Any]:
     """The values of a point, given what hyperopt has by its labels: indices for choices."""
     names = [spec.name for spec in search.backbone]
-    point = {"backbone": names[int(chosen.get("backbone", 0))], NUMBER: chosen.get(NUMBER)}
-    for name, space in search.spaces.items():
-        values = space.values
-        point[name] = values[int(chosen.get(name, 0))] if values else chosen[name]
+    choice = search.choices[int(chosen.get(CLASSIFIER, 0))]
+    point: dict[str, Any] = {BACKBONE: names[int(chosen.get(BACKBONE, 0))], NUMBER: chosen.get(NUMBER)}
+    if choice.name is not None:
+        point[CLASSIFIER] = choice.name
+    for dimension in choice.dimensions:  # what another one goes with comes before it
+        if dimension.is_there(point):
+            values, label = dimension.space.values, dimension.label
+            point[dimension.name] = values[int(chosen.get(label, 0))] if values else chosen[label]
+    if len(search.class_weights) > 1:
+        point[CLASS_WEIGHT] = search.class_weights[int(chosen[CLASS_WEIGHT])]
     return point
 
 
 def document_of(trial_id: int, number: int, params: TrialParams, search: SearchSettings) -> dict[str, Any]:
-    """A trial document of hyperopt's for given parameters: the other way round of `point_of`."""
+    """A trial document of hyperopt's for given parameters: the other way round of `point_of`.
+
+    Parameters that the trial does not have are there without a value, as in hyperopt's own documents.
+    """
     values: dict[str, Any] = {NUMBER: number}
     names = [spec.name for spec in search.backbone]
     if len(names) > 1:
-        values["backbone"] = names.index(params.backbone)
-    for name, space in search.spaces.items():
-        if space.low is not None:
-            values[name] = getattr(params, name)
-        elif len(space.values) > 1:
-            values[name] = space.values.index(getattr(params, name))
-    return generate_trial(trial_id, values)
+        values[BACKBONE] = names.index(params.backbone)
+    if len(search.choices) > 1:
+        values[CLASSIFIER] = [choice.name for choice in search.choices].index(params.classifier)
+    if len(search.class_weights) > 1 and params.class_weight is not None:
+        values[CLASS_WEIGHT] = search.class_weights.index(params.class_weight)
+    absent = []
+    for choice in search.choices:
+        for dimension in choice.dimensions:
+            if len(dimension.space.values) == 1:
+                continue
+            if choice.name != params.classifier or dimension.name not in params.values:
+                absent.append(dimension.label)
+                continue
+            value = params.values[dimension.name]
+            options = dimension.space.values
+            values[dimension.label] = options.index(value) if options else value
+    document: dict[str, Any] = generate_trial(trial_id, values)
+    for label in absent:
+        document["misc"]["vals"][label] = []
+        document["misc"]["idxs"][label] = []
+    return document
 
 
 def algorithm_of(search: SearchSettings) -> Algorithm:
@@ -136,7 +197,7 @@ class WithoutRepeats:
         """What to try as the trial of this number, until one is new."""
         search = self._search
         for point in search.points:
-            yield document_of(new_id, number, TrialParams(**point.model_dump()), search)
+            yield document_of(new_id, number, point.params(), search)
         # By the number, not by hyperopt's generator: a search that is resumed proposes what it would have.
         again = self._tries[number]
         rng = np.random.default_rng((search.seed, number, again) if again else (search.seed, number))
@@ -151,16 +212,41 @@ class WithoutRepeats:
 
 def finite_points(search: SearchSettings) -> list[TrialParams]:
     """Every point of a finite space; none of one that is not, or too large to list."""
-    columns: list[Sequence[Any]] = [[spec.name for spec in search.backbone]]
-    for name, space in search.spaces.items():
-        if space.values:
-            columns.append(space.values)
-        elif PARAMETERS[name].whole:
-            low, high = space.bounds
-            columns.append(range(int(low), int(high) + 1))
-        else:
-            return []
-    if math.prod(map(len, columns)) > _MOST_LISTED:
+    each = [_finite_values(choice) for choice in search.choices]
+    outer = [[spec.name for spec in search.backbone], search.class_weights]
+    if any(values is None for values in each):
         return []
-    keys = ("backbone", *search.spaces)
-    return [TrialParams.from_point(dict(zip(keys, values, strict=True))) for values in product(*columns)]
+    listed = [
+        (choice, values)
+        for choice, found in zip(search.choices, each, strict=True)
+        for values in found or ()
+    ]
+    if len(listed) * math.prod(map(len, outer)) > _MOST_LISTED:
+        return []
+    weighed = len(search.class_weights) > 1
+    return [
+        TrialParams.of(backbone, choice.name, weight if weighed else None, **values)
+        for backbone in outer[0]
+        for choice, values in listed
+        for weight in search.class_weights
+    ]
+
+
+def _finite_values(choice: Choice) -> list[dict[str, Any]] | None:
+    """Every set of values that one classifier may have; None where there are too many of them."""
+    points: list[dict[str, Any]] = [{}]
+    for dimension in choice.dimensions:
+        options: Sequence[Any] = dimension.space.values
+        if not options:
+            if not dimension.parameter.whole:
+                return None
+            low, high = dimension.space.bounds
+            options = range(int(low), int(high) + 1)
+        if len(points) * len(options) > _MOST_LISTED:
+            return None
+        points = [
+            point | {dimension.name: option}
+            for point in points
+            for option in (options if dimension.is_there(point) else [None])
+        ]
+    return [{name: value for name, value in point.items() if value is not None} for point in points]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,18 +16,44 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
 
 from tuner.base.choices import ClassWeight
-from tuner.base.columns import LABEL_INDEX, PART, PATH, PREDICTION, PROBABILITY, WEIGHT
-from tuner.classifiers.linear import LinearHead
+from tuner.base.columns import LABEL_INDEX, PART, PATH, PREDICTION, WEIGHT
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.predictions import Scored
-from tuner.models.pipeline import fit_classifier, head_of
+from tuner.models.fitted.estimators import fit_estimator, save_fitted, weight_of
+from tuner.models.fitted.saved import read_saved
+from tuner.models.pipeline import head_of, score_column
 from tuner.spark.endpoint import Endpoint, connect_from_worker, interrupted_after
-from tuner.trials.fits import Fit
+from tuner.trials.fits import Fit, Fitted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _RIGHT = "right"  # a column: whether an image's class was predicted
+_SCORES = "scores"  # a column: probabilities or decision values
+
+
+@dataclass(frozen=True)
+class SparkSetting:
+    """What fits by MLlib need besides a table and a trial's parameters.
+
+    Attributes
+    ----------
+    classes, widths
+        How many classes there are and, by the network's name, features.
+    class_weight
+        Whether rare classes weigh more, unless a trial says it itself.
+    seed
+        `search.seed`, for what has a part of chance.
+    folder
+        Where MLlib saves models, for their numbers to be read: one that driver, executors and workers see.
+    """
+
+    classes: int
+    widths: Mapping[str, int]
+    class_weight: ClassWeight
+    seed: int
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -36,49 +64,69 @@ class SparkFits:
     ----------
     table
         Columns `path`, `label_index`, `part` and `features`.
-    params, class_weight
-        What to fit with, and whether rare classes weigh more.
+    params
+        What to fit with.
+    setting
+        How.
     """
 
     table: DataFrame
     params: TrialParams
-    class_weight: ClassWeight
+    setting: SparkSetting
 
     def fit_and_score(self, held_back: str) -> Fit:
         """Fit on all rows but those of a part, and score on that part."""
-        started = time.monotonic()
-        training = weighted(self.table.where(F.col(PART) != held_back), self.class_weight)
-        model = fit_classifier(training, self.params, self.class_weight)
+        started, gives = time.monotonic(), self.params.row.gives
+        model = self._fit(self.table.where(F.col(PART) != held_back))
         seconds = time.monotonic() - started
         # One job for both parts; of what it was fitted on, nothing but right or wrong comes here.
         unseen = F.col(PART) == held_back
-        probability = F.when(unseen, vector_to_array(F.col(PROBABILITY))).alias(PROBABILITY)
+        scores = F.when(unseen, vector_to_array(F.col(score_column(gives)))).alias(_SCORES)
         right = (F.col(PREDICTION) == F.col(LABEL_INDEX)).alias(_RIGHT)
         path = F.when(unseen, F.col(PATH)).alias(PATH)
-        rows = model.transform(self.table).select(path, LABEL_INDEX, probability, right)
+        rows = model.transform(self.table).select(path, LABEL_INDEX, scores, right)
         frame: pd.DataFrame = rows.toPandas()
         scored = frame[frame[PATH].notna()]
         return Fit(
-            head=head_of(model),
+            fitted=lambda: self._fetch(model),
             seconds=seconds,
             train_accuracy=float(frame[_RIGHT][frame[PATH].isna()].mean()),
-            history=list(model.summary.objectiveHistory),
+            history=list(model.summary.objectiveHistory) if self.params.row.name == DEFAULT else [],
             scored=Scored(
                 path=list(scored[PATH]),
                 label_index=scored[LABEL_INDEX].to_numpy(),
-                probability=np.stack(list(scored[PROBABILITY])),
+                scores=np.stack(list(scored[_SCORES])),
+                gives=gives,
             ),
         )
 
-    def fit_all(self) -> LinearHead:
+    def fit_all(self) -> Fitted:
         """Fit on all rows."""
-        training = weighted(self.table, self.class_weight)
-        return head_of(fit_classifier(training, self.params, self.class_weight))
+        return self._fetch(self._fit(self.table))
+
+    def _fit(self, table: DataFrame) -> Any:
+        setting = self.setting
+        return fit_estimator(
+            weighted(table, weight_of(self.params, setting.class_weight)),
+            self.params,
+            setting.class_weight,
+            width=setting.widths[self.params.backbone],
+            classes=setting.classes,
+            seed=setting.seed,
+        )
+
+    def _fetch(self, model: Any) -> Fitted:
+        """Bring a model's numbers here: by its attributes, or through the files that MLlib saves."""
+        if self.params.row.name == DEFAULT:
+            return Fitted(head_of(model))
+        folder = self.setting.folder / uuid.uuid4().hex
+        save_fitted(model, folder)
+        return Fitted(read_saved(folder, self.params.row, self.setting.classes), folder)
 
 
 @contextmanager
 def spark_fits(
-    endpoint: Endpoint, view: str, params: TrialParams, class_weight: ClassWeight, timeout: float | None
+    endpoint: Endpoint, view: str, params: TrialParams, setting: SparkSetting, timeout: float | None
 ) -> Iterator[SparkFits]:
     """Connect to the driver's application for a trial; what runs there after `timeout` s is cancelled.
 
@@ -89,7 +137,7 @@ def spark_fits(
     """
     session = connect_from_worker(endpoint)
     with interrupted_after(session, timeout):
-        yield SparkFits(session.table(view), params, class_weight)
+        yield SparkFits(session.table(view), params, setting)
 
 
 def weighted(table: DataFrame, class_weight: ClassWeight) -> DataFrame:

@@ -19,7 +19,7 @@ from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR, JOB
 from hyperopt.exceptions import AllTrialsFailed
 from pyspark.sql import SparkSession
 
-from tuner.experiment.schema import SearchSettings
+from tuner.experiment.search import SearchSettings
 from tuner.spark.jobs import cancelled_after
 from tuner.spark.jvm import worker_reason
 from tuner.tracking.results import TrialResult
@@ -216,14 +216,25 @@ def lost_reasons(trials: Any) -> list[str]:
     return sorted({worker_reason(error[1]) for error in errors if error})
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """What is proposed to hyperopt's loop: a space, and an algorithm that makes documents of it."""
+
+    space: Mapping[str, Any]
+    algorithm: Callable[..., list[dict[str, Any]]]
+
+
 def run_trials(
     trials: EndingTrials,
     objective: Objective,
     search: SearchSettings,
     *,
     ends: Callable[[TrialResult], bool] = lambda _: False,
+    proposals: Proposals | None = None,
 ) -> None:
     """Run the trials of a search; `trials` holds them, for others to watch meanwhile.
+
+    `proposals` says what to try; None: what the search's algorithm proposes of its space.
 
     With `search.deterministic`, trials are proposed in rounds of four, whatever the parallelism, each from
     the results of all rounds before it, so that which trial ends first changes nothing. A trial that is
@@ -249,10 +260,10 @@ def run_trials(
 
     trials.ends = over if search.deterministic else lambda: over() or no_gain()
     step = _ROUND if search.deterministic else search.max_evals
-    algorithm = WithoutRepeats(search)
+    made = proposals or Proposals(hyperopt_space(search), WithoutRepeats(search))
     for wanted in _totals(step, search.max_evals):
         while (before := len(trials)) < wanted:
-            _propose_and_run(trials, objective, search, algorithm, wanted)
+            _propose_and_run(trials, objective, search, made, wanted)
             # As many as before: the space is exhausted, or every trial's worker died.
             if trials.reason or trials.fmin_cancelled_reason or len(trials) == before:
                 return
@@ -265,17 +276,17 @@ def _propose_and_run(
     trials: EndingTrials,
     objective: Objective,
     search: SearchSettings,
-    algorithm: WithoutRepeats,
+    proposals: Proposals,
     wanted: int,
 ) -> None:
     def suggest(*arguments: Any) -> list[dict[str, Any]]:
-        return [] if trials.reason else algorithm(*arguments)
+        return [] if trials.reason else proposals.algorithm(*arguments)
 
     with short_polls(), warnings.catch_warnings(), contextlib.suppress(AllTrialsFailed):
         warnings.filterwarnings("ignore", message="Spark session is not provided")
         fmin(
             objective,
-            hyperopt_space(search),
+            proposals.space,
             algo=suggest,
             max_evals=wanted,
             trials=trials,

@@ -1,4 +1,4 @@
-"""Fits in the worker: a trial's features are mapped from a file, and fitted as MLlib does, by NumPy."""
+"""Fits in the worker, on features mapped from a file: as MLlib does, by NumPy, or by scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -16,14 +17,16 @@ from threadpoolctl import threadpool_limits
 from tuner.base.choices import ClassWeight
 from tuner.base.errors import TrialError
 from tuner.base.machine import memory_mib
-from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.heads.files import Head
 from tuner.classifiers.logistic_regression import fit
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.scikit import fit_sklearn
 from tuner.classifiers.standardized import Standardized
 from tuner.evaluation.predictions import Scored
+from tuner.models.fitted.estimators import weight_of
 from tuner.preparation.matrices import FeatureMatrices, FeatureTable
 from tuner.spark.endpoint import too_long
-from tuner.trials.fits import Fit, class_weights
+from tuner.trials.fits import Fit, Fitted, class_weights
 
 _KEPT_SHARE = 8  # of the machine's memory, an eighth for all workers' copies of rows together
 
@@ -42,6 +45,8 @@ class WorkerFits:
         For the products of matrices.
     at_once
         How many workers share this machine's memory.
+    seed
+        `search.seed`, for what has a part of chance.
     """
 
     matrices: FeatureMatrices
@@ -50,41 +55,73 @@ class WorkerFits:
     class_weight: ClassWeight
     threads: int
     at_once: int
+    seed: int = 0
 
     def fit_and_score(self, held_back: str) -> Fit:
         """Fit on all rows but those of a part, and score on that part."""
-        seen, standardized = self._training(held_back)
         unseen = self.matrices.open(self.params.backbone).only(held_back)
         with threadpool_limits(self.threads):
-            started = time.monotonic()
-            found = fit(standardized, seen.label_index, classes=self.classes, **self.params.values)
-            seconds = time.monotonic() - started
-            right = found.probability(seen.features).argmax(axis=1) == seen.label_index
-            probability = found.probability(unseen.features)
+            made, seen, seconds = self._fit(held_back)
+            head = made.head
+            right = head.score(seen.features).argmax(axis=1) == seen.label_index
+            scores = head.score(unseen.features)
         return Fit(
-            head=found,
+            fitted=lambda: Fitted(head),
             seconds=seconds,
             train_accuracy=float(right.mean()),
-            history=found.objectiveHistory,
-            scored=Scored(list(unseen.path), unseen.label_index, probability),
+            history=made.history,
+            scored=Scored(list(unseen.path), unseen.label_index, scores, head.gives),
+            warnings=made.warnings,
         )
 
-    def fit_all(self) -> LinearHead:
+    def fit_all(self) -> Fitted:
         """Fit on all rows."""
-        table, standardized = self._training(None)
         with threadpool_limits(self.threads):
-            return fit(standardized, table.label_index, classes=self.classes, **self.params.values)
+            made, _, _ = self._fit(None)
+        return Fitted(made.head)
+
+    def _fit(self, held_back: str | None) -> tuple[_Made, FeatureTable, float]:
+        """Fit on all rows but those of a part; gives also these rows, and the seconds of the fit."""
+        if self.params.row.library == "mllib":
+            seen, standardized = self._training(held_back)
+            started = time.monotonic()
+            values: Any = self.params.values
+            found = fit(standardized, seen.label_index, classes=self.classes, **values)
+            made = _Made(found, found.objectiveHistory)
+        else:
+            whole = self.matrices.open(self.params.backbone)
+            seen = whole if held_back is None else whole.all_but(held_back)
+            weights = class_weights(seen.label_index, self._weight)
+            started = time.monotonic()
+            fitted = fit_sklearn(
+                self.params, seen.features, seen.label_index, weights, classes=self.classes, seed=self.seed
+            )
+            made = _Made(fitted.head, [], fitted.warnings)
+        return made, seen, time.monotonic() - started
+
+    @property
+    def _weight(self) -> ClassWeight:
+        return weight_of(self.params, self.class_weight)
 
     def _training(self, held_back: str | None) -> tuple[FeatureTable, Standardized]:
         """The rows to fit on, with their moments: kept from trial to trial."""
         budget = memory_mib() * 2**20 // _KEPT_SHARE // self.at_once
-        key = (self.matrices.folder, self.params.backbone, held_back, self.class_weight)
+        key = (self.matrices.folder, self.params.backbone, held_back, self._weight)
         return _KEPT.get(key, self._standardize, held_back, budget)
 
     def _standardize(self, held_back: str | None) -> tuple[FeatureTable, Standardized]:
         whole = self.matrices.open(self.params.backbone)
         table = whole if held_back is None else whole.all_but(held_back)
-        return table, Standardized(table.features, class_weights(table.label_index, self.class_weight))
+        return table, Standardized(table.features, class_weights(table.label_index, self._weight))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A fit, whichever library's way it went."""
+
+    head: Head
+    history: list[float]
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager

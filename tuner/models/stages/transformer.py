@@ -17,7 +17,7 @@ from pyspark.sql.utils import is_remote
 
 from tuner.base.choices import Decoding, Pooling, Precision, Preprocessing, Transparent
 from tuner.base.errors import ImageSourceError, NetworkError
-from tuner.experiment.schema import NetworkSpec
+from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.udf import Output, network_udf, ship_network, worker_threads
 from tuner.models.stages.saving import NetworkReader, NetworkWriter
 from tuner.networks.inference import BATCH_SIZE, content_reader, struct_reader

@@ -1,0 +1,105 @@
+"""MLlib's estimators, made of rows of the table of classifiers and of a trial's parameters."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.ml.classification import OneVsRest, OneVsRestModel, OneVsRestModelWriter
+from pyspark.ml.util import JavaMLWriter
+
+from tuner.base.choices import ClassWeight
+from tuner.base.columns import DECISION, FEATURES, LABEL_INDEX, PREDICTION, PROBABILITY, WEIGHT
+from tuner.base.uris import hadoop_uri
+from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.table import DEFAULT
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_BLOCK_MB = 64.0  # rows that MLlib multiplies at once; its default is 1
+_HIDDEN = "hiddenSize"  # for a person, of MLlib's `layers`
+
+
+def weight_of(params: TrialParams, class_weight: ClassWeight) -> ClassWeight:
+    """How classes weigh in a trial: as it says itself, or as its search does."""
+    return params.class_weight or class_weight
+
+
+def classifier_params(params: TrialParams, class_weight: ClassWeight = "none") -> dict[str, Any]:
+    """What `LogisticRegression` is given for a trial's parameters, by MLlib's names."""
+    columns = {
+        "featuresCol": FEATURES,
+        "labelCol": LABEL_INDEX,
+        "predictionCol": PREDICTION,
+        "probabilityCol": PROBABILITY,
+    }
+    if weight_of(params, class_weight) != "none":
+        columns["weightCol"] = WEIGHT
+    return {**columns, **params.values, "maxBlockSizeInMB": _BLOCK_MB}
+
+
+def estimator(
+    params: TrialParams,
+    class_weight: ClassWeight = "none",
+    *,
+    width: int = 0,
+    classes: int = 0,
+    seed: int = 0,
+) -> Any:
+    """Make the estimator of a trial; one that knows two classes only is fitted for each against the rest.
+
+    Parameters
+    ----------
+    width, classes
+        How many features and classes there are; a perceptron's layers need them.
+    seed
+        `search.seed`, for what has a part of chance.
+    """
+    row = params.row
+    module, _, name = row.implementation.rpartition(".")
+    made = getattr(importlib.import_module(f"pyspark.ml.{module}"), name)
+    if row.name == DEFAULT:
+        return made(**classifier_params(params, class_weight))
+    values = {**row.fixed, **params.values}
+    if _HIDDEN in values:
+        values["layers"] = [width, values.pop(_HIDDEN), classes]
+    if row.seeded:
+        values["seed"] = seed
+    columns: dict[str, Any] = {
+        "featuresCol": FEATURES,
+        "labelCol": LABEL_INDEX,
+        "predictionCol": PREDICTION,
+    }
+    if weight_of(params, class_weight) != "none":
+        columns["weightCol"] = WEIGHT
+    if row.one_vs_rest:
+        one = made(**values).setRawPredictionCol(DECISION)
+        return OneVsRest(classifier=one, rawPredictionCol=DECISION, **columns)
+    return made(**values, **columns, probabilityCol=PROBABILITY)
+
+
+def fit_estimator(
+    table: DataFrame,
+    params: TrialParams,
+    class_weight: ClassWeight = "none",
+    *,
+    width: int = 0,
+    classes: int = 0,
+    seed: int = 0,
+) -> Any:
+    """Fit on a table of `features`, `label_index` and maybe `weight`; all else as for `estimator`."""
+    return estimator(params, class_weight, width=width, classes=classes, seed=seed).fit(table)
+
+
+def save_fitted(model: Any, folder: Path) -> None:
+    """Let MLlib save a fitted classifier, of classic Spark or of Connect, to a folder that is not there.
+
+    On classic Spark, `OneVsRestModel.write` forgets the name of the column of decision values; the writer
+    that Connect takes keeps it.
+    """
+    writer = model.write()
+    if isinstance(model, OneVsRestModel) and isinstance(writer, JavaMLWriter):
+        writer = OneVsRestModelWriter(model)
+    writer.save(hadoop_uri(folder))

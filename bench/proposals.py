@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -13,6 +13,7 @@ from hyperopt import STATUS_OK, Trials, fmin
 from report import machine, spread, table
 from rich.console import Console
 
+from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import evaluate
 from tuner.experiment.file import read_experiment
 from tuner.experiment.schema import Experiment
@@ -22,7 +23,7 @@ from tuner.images.splits import VALIDATION
 from tuner.preparation.images import prepare_images
 from tuner.preparation.matrices import FeatureMatrices, write_matrices
 from tuner.spark.sessions import driver_session
-from tuner.trials.space import TrialParams, WithoutRepeats, hyperopt_space
+from tuner.trials.space import WithoutRepeats, hyperopt_space
 from tuner.trials.worker_fit import WorkerFits
 
 METRIC = "logLoss"
@@ -31,10 +32,10 @@ METRIC = "logLoss"
 def best_of(search: SearchSettings, matrices: FeatureMatrices, labels: tuple[str, ...]) -> float:
     """Run a search's trials in this process, one after the other; the least validation loss."""
 
-    def objective(point: dict) -> dict:
+    def objective(point: dict[str, Any]) -> dict[str, Any]:
         fits = WorkerFits(matrices, TrialParams.from_point(point), len(labels), "none", 2, 1)
         scored = fits.fit_and_score(VALIDATION).scored
-        loss = evaluate(scored.label_index, scored.probability, labels).metrics[METRIC]
+        loss = evaluate(scored.label_index, scored.scores, labels).metrics[METRIC]
         return {"loss": loss, "status": STATUS_OK}
 
     trials = Trials()

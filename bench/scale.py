@@ -214,7 +214,7 @@ def pace(folder: Path) -> dict[str, float]:
     """Seconds a trial of the first group and of the last by the clock, and the median length of theirs."""
     runs = trial_runs(folder)
     some = max(1, min(50, len(runs) // 2))
-    figures = {}
+    figures: dict[str, float] = {}
     for name, group in (("first", runs.head(some)), ("last", runs.tail(some))):
         took = group["end_time"].max() - group["start_time"].min()
         figures |= {name: took.total_seconds() / some, f"{name}_trial": float(group["seconds"].median())}

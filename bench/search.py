@@ -84,16 +84,16 @@ def main(
         else:
             folder = Path(images).resolve()
         source, total = str(folder), sum(file.is_file() for file in folder.rglob("*"))
+        given_points = [
+            {"backbone": names[number % len(names)], **point} for number, point in enumerate(points(trials))
+        ]
         given = {
             "images": source,
             "networks": networks,
             "trials": trials,
             "folds": 0 if validation == "holdout" else int(validation.partition(":")[2]),
             "space": SPACE,
-            "points": [
-                {"backbone": names[number % len(names)], **point}
-                for number, point in enumerate(points(trials))
-            ],
+            "points": given_points,
         }
 
         def tuner_way(number: int, kind: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def main(
                 trials,
                 cache=cache,
                 validation=validation,
-                given=given["points"],
+                given=given_points,
             )
             figures = tuner_search(experiment, folder)
             assert (figures["images"] == 0) == (kind == "again"), figures

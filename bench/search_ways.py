@@ -185,10 +185,12 @@ def seeds_way(given: Given) -> dict[str, Any]:
         params = {name: point[name] for name in ("regParam", "elasticNetParam", "maxIter")}
         return Pipeline(stages=[featurizer, SparkLogisticRegression(**params)])
 
+    evaluator: Any = MulticlassClassificationEvaluator  # whose type knows literal names alone
+
     def score(model: Any, table: DataFrame) -> dict[str, float]:
         predictions = model.transform(table).select("label", "prediction", "probability").cache()
-        evaluators = [MulticlassClassificationEvaluator(metricName=name) for name in METRICS]
-        found = {one.getMetricName(): one.evaluate(predictions) for one in evaluators}
+        evaluators = {name: evaluator(metricName=name) for name in METRICS}
+        found = {name: one.evaluate(predictions) for name, one in evaluators.items()}
         predictions.unpersist()
         return found
 

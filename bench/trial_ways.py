@@ -135,6 +135,7 @@ def textbook_way(given: Mapping[str, Any], data: Data) -> Callable[[], None]:
     from pyspark.ml.evaluation import MulticlassClassificationEvaluator
     from pyspark.ml.functions import array_to_vector
     from pyspark.sql import SparkSession
+    from pyspark.sql import functions as F
 
     spark = (
         SparkSession.builder.master(f"local[{CORES}]")
@@ -149,10 +150,12 @@ def textbook_way(given: Mapping[str, Any], data: Data) -> Callable[[], None]:
 
         rows = pa.table({"features": list(features.astype(np.float64)), "label": label.astype(np.float64)})
         table = spark.createDataFrame(rows)
-        return table.select(array_to_vector("features").alias("features"), "label").cache()
+        return table.select(array_to_vector(F.col("features")).alias("features"), "label").cache()
 
     train, validation = frame(data.train, data.train_label), frame(data.validation, data.validation_label)
     train.count(), validation.count()
+
+    evaluator: Any = MulticlassClassificationEvaluator  # whose type knows literal names alone
 
     def objective(point: Point) -> dict[str, Any]:
         point = {**point, "maxIter": int(point["maxIter"])}
@@ -160,10 +163,10 @@ def textbook_way(given: Mapping[str, Any], data: Data) -> Callable[[], None]:
             model = Pipeline(stages=[SparkLogisticRegression(**point)]).fit(train)
             predictions = model.transform(validation)
             mlflow.log_params(point)
-            evaluators = [MulticlassClassificationEvaluator(metricName=name) for name in METRICS]
-            metrics = {one.getMetricName(): one.evaluate(predictions) for one in evaluators}
+            evaluators = {name: evaluator(metricName=name) for name in METRICS}
+            metrics = {name: one.evaluate(predictions) for name, one in evaluators.items()}
             mlflow.log_metrics(metrics)
-            counts = predictions.groupBy("label", "prediction").count().toPandas()
+            counts: Any = predictions.groupBy("label", "prediction").count().toPandas()
             mlflow.log_dict(counts.to_dict(orient="list"), "confusion_matrix.json")
             mlflow.spark.log_model(model, "model", pip_requirements=requirements("pyspark", "mlflow"))
         return {"loss": -metrics["accuracy"], "status": hyperopt.STATUS_OK}

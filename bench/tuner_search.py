@@ -16,7 +16,11 @@ from PIL import Image
 from report import run
 from ruamel.yaml import YAML
 
-SPACE = {"regParam": [1e-4, 1.0], "elasticNetParam": [0.0, 1.0], "maxIter": [5, 30]}
+SPACE: dict[str, tuple[float, float]] = {
+    "regParam": (1e-4, 1.0),
+    "elasticNetParam": (0.0, 1.0),
+    "maxIter": (5, 30),
+}
 SEED = 42
 Spec = dict[str, Any]
 
@@ -29,7 +33,7 @@ def points(count: int) -> list[dict[str, Any]]:
         {
             "regParam": float(np.exp(rng.uniform(low, high))),
             "elasticNetParam": float(rng.uniform(*SPACE["elasticNetParam"])),
-            "maxIter": int(rng.integers(SPACE["maxIter"][0], SPACE["maxIter"][1] + 1)),
+            "maxIter": int(rng.integers(int(SPACE["maxIter"][0]), int(SPACE["maxIter"][1]) + 1)),
         }
         for _ in range(count)
     ]
@@ -125,7 +129,8 @@ def tuner_search(experiment: Path, folder: Path, *more: str, **variables: str) -
     uri, log = open_store(folder), folder / "log.txt"
     before = len(log.read_text()) if log.exists() else 0
     spawned = time.time()
-    command = [Path(sys.executable).parent / "tuner", "search", "--experiment", experiment, *more]
+    tuner = Path(sys.executable).parent / "tuner"
+    command = [str(tuner), "search", "--experiment", str(experiment), *more]
     seconds = run(command, folder, MLFLOW_TRACKING_URI=uri, **variables)
     said = log.read_text()[before:]
     parent = mlflow.search_runs(

@@ -13,7 +13,7 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev java search test test-long test-all bench-quick check ui format lock
+.PHONY: help setup setup-dev java search test test-long test-all bench-quick check doctor ui format lock
 
 help:  ## list the commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ check: setup-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+doctor: $(VENV)/.installed  ## see whether a search would run here, and what to type if not
+	@$(ACTIVATE) python -m tuner doctor $(ARGS)
 
 ui: setup  ## open the MLflow UI on what was logged (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in \

@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.helpers.hadoop import mount
-from tuner.storage.filesystem import Entry, HadoopFolder
+from tuner.storage.filesystem import HadoopFolder
 
 
 @pytest.fixture(params=["viewfs", "path", "file"])
@@ -32,8 +32,10 @@ def test_a_file_goes_there_and_comes_back(folder: HadoopFolder, tmp_path: Path) 
     folder.upload(tmp_path / "here", "features/a/part-1.parquet")
     assert seen(tmp_path) == ["cache/features/a/part-1.parquet"]
     assert folder.exists("features/a/part-1.parquet")
-    assert folder.entries("features/a") == [Entry("part-1.parquet", len(content), False)]
-    assert folder.entries("features") == [Entry("a", folder.entries("features")[0].size, True)]
+    (entry,) = folder.entries("features/a")
+    assert entry[:3] == ("part-1.parquet", len(content), False)
+    assert abs(entry.changed - (tmp_path / "here").stat().st_mtime) < 600
+    assert [(entry.name, entry.is_folder) for entry in folder.entries("features")] == [("a", True)]
     folder.download("features/a/part-1.parquet", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == content
     assert not (tmp_path / ".back.crc").exists()

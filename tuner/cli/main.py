@@ -14,10 +14,12 @@ from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_reque
 from tuner.base.wording import visible
 from tuner.classifiers.parameters import described
 from tuner.cli import images as cli_images
+from tuner.cli import machine as cli_machine
 from tuner.cli import models as cli_models
 from tuner.cli.registry import app as registry_app
 from tuner.cli.screen import Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
+from tuner.drafts.examples import DEFAULT_FILE, experiment_file
 from tuner.experiment.file import experiment_of, read_experiment
 from tuner.networks.table import check_names
 
@@ -31,15 +33,24 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(registry_app)
 app.add_typer(cli_models.app)
 app.add_typer(cli_images.app)
+app.add_typer(cli_machine.app)
 console = Screen(highlight=False)
 
-_DEFAULT = "experiments/digits.yaml"
+_DEFAULT = str(DEFAULT_FILE)
 _FILE = typer.Option("--experiment", help="The experiment file (YAML).")
 _MASTER = typer.Option("--master", help="A Spark master URL; empty: this machine.")
 
 
 def _option(name: str, text: str) -> typer.models.OptionInfo:
     return typer.Option(f"--{name}", help=f"{text}; empty: as in the file.", show_default=False)
+
+
+def _file(given: Path | str) -> Path:
+    """The experiment file that was given, or the default one; where that is the package's, it is said."""
+    file = experiment_file(given)
+    if file not in (Path(given), DEFAULT_FILE):
+        console.print(f"experiment {file}, which comes with tuner", markup=False, soft_wrap=True)
+    return file
 
 
 Images = Annotated[
@@ -117,7 +128,7 @@ def search(
         return
     if force:
         raise ExperimentError("--force is for a search that another process has: give --resume, too.")
-    read = read_experiment(Path(experiment or _DEFAULT), overrides)
+    read = read_experiment(_file(experiment), overrides)
     check_names(read)
     from tuner.spark.launch import (
         launch_spark,  # now that the file is known to be good: imports take seconds
@@ -254,7 +265,7 @@ def features(
 ) -> None:
     """Fill the feature cache, so that a search starts at once; write features for other tools."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
-    read = read_experiment(experiment, overrides)
+    read = read_experiment(_file(experiment), overrides)
     from tuner.searches.features import fill_cache
 
     with advising("The features that were extracted are kept: the same command goes on from there."):

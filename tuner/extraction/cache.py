@@ -37,6 +37,7 @@ from tuner.extraction.files import (
     writing_to,
 )
 from tuner.extraction.job import Progress, run_extraction
+from tuner.extraction.occupancy import occupy
 from tuner.extraction.place import CachePlace
 from tuner.extraction.udf import ship_network
 from tuner.extraction.worker import FeatureWriter
@@ -73,7 +74,7 @@ class Extraction:
 
 
 class FeatureCache:
-    """Features by network and by image content, under one folder.
+    """Features by network and by image content, under one folder; as long as it is open, nobody prunes it.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ class FeatureCache:
             probe = self.root / f".{uuid.uuid4().hex}.tmp"
             probe.touch()
             probe.unlink()
+        self.close = occupy(self.root, self)
+        self._used: set[Path] = set()
 
     def folder(self, network: Network) -> Path:
         """The folder of one network's features."""
@@ -221,11 +224,18 @@ class FeatureCache:
         CacheError
             A file of the cache is damaged, or some of the images have no features.
         """
+        self._note_use(network)
         if matrix is None:
             matrix = np.empty((len(digests), network.width), np.float32)
         rows = matrix
         self._read(network, lambda files: read_features(files, digests, rows, _outcomes(network), advance))
         return matrix
+
+    def _note_use(self, network: Network) -> None:
+        folder = self.folder(network)
+        if folder not in self._used:  # once: elsewhere it is a file to be sent
+            self._used.add(folder)
+            self.place.note_use(folder)
 
     def _read(self, network: Network, read: Callable[[list[str]], _T]) -> _T:
         """Read the parts; once more, if another process put them together meanwhile."""
@@ -243,6 +253,7 @@ class FeatureCache:
 
         `zero` is what stands for a feature of 0.
         """
+        self._note_use(network)
         found = parts(self.folder(network))
         files = [literal(hadoop_uri(Path(part))) for part in found]
         files = self.place.uris(spark, self.folder(network), files)

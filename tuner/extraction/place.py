@@ -17,6 +17,8 @@ from tuner.spark.settings import is_local
 from tuner.storage.filesystem import HadoopFolder
 from tuner.storage.mirror import Mirror
 
+LAST_USE = "last-use"  # the file, empty, whose time of change says when a network's features were used
+
 
 class CachePlace:
     """The folder of a feature cache.
@@ -54,6 +56,11 @@ class CachePlace:
                 there.make()
             self._mirror = Mirror(self.root, there)
 
+    @property
+    def there(self) -> HadoopFolder | None:
+        """The folder on a Hadoop filesystem, once it is connected; None for a cache of this machine."""
+        return self._mirror.there if self._mirror is not None else None
+
     def seen_by_workers(self, spark: SparkSession) -> Path | None:
         """The folder that workers read and write in; None: what they need, and give, goes through Spark."""
         return self.root if self.uri is None or is_local(spark.sparkContext) else None
@@ -87,6 +94,14 @@ class CachePlace:
             return folder.absolute()
         with writing_to(str(self.uri)):
             return self._mirror.ship(spark, folder)
+
+    def note_use(self, folder: Path) -> None:
+        """Note that a folder below `root` is used today; where that cannot be written it is not noted."""
+        with suppress(OSError):
+            (folder / LAST_USE).touch()
+            if self._mirror is not None:
+                name = (folder / LAST_USE).relative_to(self.root).as_posix()
+                self._mirror.there.write_text(name, "")
 
     def discard(self, folder: Path) -> None:
         """Remove a folder below `root`, wherever it is."""

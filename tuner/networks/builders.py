@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import random
+import re
 import traceback
 import urllib.request
 import warnings
@@ -20,9 +22,15 @@ from tuner.base.choices import Pooling
 from tuner.base.errors import NetworkError
 from tuner.base.files import write_aside
 from tuner.base.wording import first_sentence
-from tuner.networks.efficientnet_lite import LITE_NETWORKS, build_efficientnet_lite, load_imagenet_weights
+from tuner.networks.efficientnet_lite import (
+    LITE_NETWORKS,
+    build_efficientnet_lite,
+    has_package,
+    load_imagenet_weights,
+)
 from tuner.networks.embedded.glyphnet import build_glyphnet
 from tuner.networks.files import import_keras
+from tuner.networks.table import NETWORKS
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 _BLOCK = 2**16
@@ -52,6 +60,25 @@ def build_with_imagenet(
         return network
     with _downloads_that_end():
         return _build(name, input_size, "imagenet", include_top, pooling)
+
+
+def weights_at_hand() -> list[str]:
+    """Name the networks whose ImageNet weights are on this machine, in the order of the table.
+
+    Keras's files are known by their names, in which the longest name of a network counts
+    (``resnet50v2_weights_….h5``); they must be those without the head, as a search wants them.
+    """
+    files = [re.sub(r"[^a-z0-9]", "", file.stem.lower()) for file in weights_folder().glob("*no*top*.h5")]
+    trained = [name for name, row in NETWORKS.items() if row.weights == "imagenet"]
+    longest_first = sorted(trained, key=len, reverse=True)
+    keras = {next((name for name in longest_first if name.lower() in file), None) for file in files}
+    return [name for name in trained if (has_package(name) if name in LITE_NETWORKS else name in keras)]
+
+
+def weights_folder() -> Path:
+    """Where Keras keeps the weights that it downloads; `KERAS_HOME` moves it."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "models"
 
 
 def build_with_random_weights(

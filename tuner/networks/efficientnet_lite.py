@@ -126,6 +126,15 @@ def load_imagenet_weights(network: keras.Model, name: str) -> None:
         )
 
 
+def has_package(name: str) -> bool:
+    """Whether the package with the weights of a network is installed; its content is not looked at."""
+    try:
+        metadata.distribution(_VERSIONS[name].package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def find_weights(name: str) -> Path:
     """Return the weights file of an installed package, which is not imported; its content is checked.
 

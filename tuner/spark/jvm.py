@@ -65,7 +65,7 @@ def prepare_environment(*, local: bool) -> None:
     SessionError
         There is no Java that is new enough, or `SPARK_HOME` is of another version, on a cluster.
     """
-    _choose_java()
+    choose_java()
     _choose_spark(local=local)
     ours = {"SPARK_HOME": os.environ["SPARK_HOME"]}
     if local:
@@ -111,7 +111,7 @@ def can_hold_files(folder: Path) -> bool:
         return False
 
 
-def _choose_java() -> None:
+def choose_java() -> None:
     """Let `JAVA_HOME` count if there is a Java, as for Spark; else the one in `PATH`."""
     home = os.environ.get("JAVA_HOME")
     if home is not None and not (home and shutil.which("java", path=f"{home}/bin")):

@@ -7,21 +7,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from tuner.base.uris import hadoop_uri, local_path
 from tuner.spark.jvm import java_reason
-
-
-class Entry(NamedTuple):
-    """What lies in a folder: its name there, its size in bytes, and whether it is a folder itself."""
-
-    name: str
-    size: int
-    is_folder: bool
+from tuner.storage.disk import Entry
 
 
 class HadoopFolder:
@@ -68,7 +61,12 @@ class HadoopFolder:
             if not self._files.exists(path):
                 return []
             found = [
-                Entry(str(status.getPath().getName()), int(status.getLen()), bool(status.isDirectory()))
+                Entry(
+                    str(status.getPath().getName()),
+                    int(status.getLen()),
+                    bool(status.isDirectory()),
+                    status.getModificationTime() / 1000,
+                )
                 for status in self._files.listStatus(path)
             ]
         return sorted(found)

@@ -127,11 +127,17 @@ def _alone_with(uri: str) -> FileLock:
     return FileLock(private_folder() / f"{name}.lock", timeout=_SQLITE_WAIT_SECONDS)
 
 
-def open_tracking(experiment_name: str) -> Tracking:
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a store in SQLite; None for another kind."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def open_tracking(experiment_name: str, *, make: bool = True) -> Tracking:
     """Find the store and the MLflow experiment, on the driver, and check that the store answers.
 
     Inside `mlflow run`, the experiment is the one of the run that it started; else it is the one that
-    `MLFLOW_EXPERIMENT_NAME` or `MLFLOW_EXPERIMENT_ID` names; else `experiment_name`, made if need be.
+    `MLFLOW_EXPERIMENT_NAME` or `MLFLOW_EXPERIMENT_ID` names; else `experiment_name`, made if need be and
+    `make` is set: else one that is not there has no id.
 
     Raises
     ------
@@ -151,6 +157,8 @@ def open_tracking(experiment_name: str) -> Tracking:
             if not experiment_id:
                 name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name
                 found = client.get_experiment_by_name(name)
+                if not found and not make:
+                    return Tracking(uri, experiment_id="")
                 experiment_id = found.experiment_id if found else client.create_experiment(name)
             if client.get_experiment(experiment_id).lifecycle_stage == LifecycleStage.DELETED:
                 raise TrackingError(

@@ -1,0 +1,1 @@
+"""What keeps a search from running on this machine, and what to type against it."""

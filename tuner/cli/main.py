@@ -13,6 +13,7 @@ from tuner.base.errors import ExperimentError, InvalidInput, TunerError
 from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
 from tuner.base.wording import visible
 from tuner.classifiers.parameters import described
+from tuner.cli import begin as cli_begin
 from tuner.cli import images as cli_images
 from tuner.cli import machine as cli_machine
 from tuner.cli import models as cli_models
@@ -33,6 +34,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(registry_app)
 app.add_typer(cli_models.app)
 app.add_typer(cli_images.app)
+app.add_typer(cli_begin.app)
 app.add_typer(cli_machine.app)
 console = Screen(highlight=False)
 

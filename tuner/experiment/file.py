@@ -155,10 +155,15 @@ def _yaml() -> YAML:
     return yaml
 
 
+def parse_yaml(text: str) -> Any:
+    """The plain data of YAML 1.2; errors are the library's, and ValueError."""
+    return _yaml().load(text)
+
+
 def read_yaml(path: Path) -> Any:
     """The plain data of a YAML 1.2 file; errors as `read_experiment`."""
     try:
-        return _yaml().load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExperimentError(f"There is no experiment file {path}: check the path.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -133,10 +134,16 @@ def is_image(name: str) -> bool:
     return re.search(_IMAGE, name, re.IGNORECASE) is not None
 
 
-def read_local_folder(
-    spark: SparkSession, folder: LocalFolder, given: GivenSplit | None, *, training: bool
-) -> ImageSet:
-    """Read the class folders of a folder, or those of the parts that it is split into.
+class ListedImages(NamedTuple):
+    """The images of a folder: as `tuner.images.index.ImageSet` has them, without Spark."""
+
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    listing: pd.DataFrame
+
+
+def list_images(folder: LocalFolder, given: GivenSplit | None, *, training: bool) -> ListedImages:
+    """List the images of the class folders of a folder, or of those of the parts that it is split into.
 
     Raises
     ------
@@ -180,6 +187,17 @@ def read_local_folder(
     listing = (
         listing.sort_values(["label", "path"], ignore_index=True) if split else listing.drop(columns=GIVEN)
     )
+    return ListedImages(labels, tuple(notes), listing)
+
+
+def read_local_folder(
+    spark: SparkSession, folder: LocalFolder, given: GivenSplit | None, *, training: bool
+) -> ImageSet:
+    """Read the class folders of a folder, or those of the parts that it is split into.
+
+    Errors are those of `list_images`.
+    """
+    labels, notes, listing = list_images(folder, given, training=training)
 
     def frame() -> DataFrame:
         columns = [name for name in ("path", "label", GIVEN) if name in listing]
@@ -187,7 +205,7 @@ def read_local_folder(
         read = with_contents(with_index(listed, labels))
         return read.select("path", "content", "label", "label_index", *columns[2:])
 
-    return ImageSet(spark, frame, labels, tuple(notes), listing)
+    return ImageSet(spark, frame, labels, notes, listing)
 
 
 # Folders elsewhere ----------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""The command line of experiment files: `tuner new | schema`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tuner.base.errors import ExperimentError
+from tuner.base.wording import visible
+from tuner.cli.screen import Screen
+from tuner.drafts.examples import examples, find_example, write_new
+
+app = typer.Typer()
+console = Screen(highlight=False)
+
+
+@app.command()
+def new(
+    folder: Annotated[
+        str, typer.Argument(help="A folder of class folders; with --example, an example's name.")
+    ] = "",
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write; default: NAME.yaml in the working folder.", show_default=False
+        ),
+    ] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Write an experiment that comes with tuner; none: list them.")
+    ] = False,
+) -> None:
+    """Write an experiment file for a folder of images, as its classes, their number and this machine want.
+
+    A file that is there already stays.
+    """
+    if example:
+        _write_example(folder, to)
+        return
+    if not folder:
+        raise ExperimentError("There is no folder of images to write an experiment for: tuner new FOLDER.")
+    from tuner.drafts.drafting import draft_experiment  # imports take a second
+
+    draft = draft_experiment(folder)
+    target = to or Path(f"{draft.file_name}.yaml")
+    write_new(target, draft.text)
+    for note in draft.notes:
+        _say(note)
+    _say(f"{target}: {draft.summary}")
+    _say(f"search with: tuner search --experiment {shlex.quote(str(target))}")
+
+
+def _write_example(name: str, to: Path | None) -> None:
+    if name:
+        found = find_example(name)
+        target = to or Path(f"{name}.yaml")
+        write_new(target, found.file.read_text(encoding="utf-8"))
+        _say(f"{target}: {found.about}")
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in examples():
+        table.add_row(*map(Text, (one.name, one.about)))
+    console.print(table)
+    _say("tuner new --example NAME writes one into the working folder")
+
+
+@app.command()
+def schema(
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; default: standard output.", show_default=False),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of experiment files, by which editors complete and check them."""
+    from tuner.experiment.json_schema import schema_text
+
+    if to is None:
+        typer.echo(schema_text(), nl=False)
+        return
+    try:
+        to.write_text(schema_text(), encoding="utf-8")
+    except OSError as error:
+        raise ExperimentError(f"The file {to} cannot be written: {error.strerror}.") from error
+
+
+def _say(text: str) -> None:
+    console.print(visible(text), markup=False, soft_wrap=True)

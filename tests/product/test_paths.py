@@ -7,9 +7,6 @@ What a search wrote yesterday must be read tomorrow: whoever changes a name of t
 import importlib.util
 import json
 import pkgutil
-import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from collections.abc import Iterable
@@ -22,6 +19,7 @@ from ruamel.yaml import YAML
 
 from tests.conftest import FinishedSearch
 from tests.helpers.searches import tracking
+from tests.helpers.wheels import build_wheel
 from tuner.networks.embedded.files import NETWORK_FILES
 from tuner.networks.table import NETWORKS
 from tuner.spark.settings import settings
@@ -136,19 +134,14 @@ def test_the_table_of_networks_names_modules_that_are_there() -> None:
 
 
 def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "tuner", tmp_path / "tuner", ignore=shutil.ignore_patterns("__pycache__"))
-    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", build, tmp_path / "dist"], cwd=tmp_path, check=True, capture_output=True
-    )
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert "tuner = tuner.__main__:main" in archive.read(entries).decode()
     here = (file for file in (ROOT / "tuner").rglob("*") if file.is_file() and file.suffix != ".pyc")
-    assert packed == {file.relative_to(ROOT).as_posix() for file in here}
+    examples = {f"tuner/examples/{file.name}" for file in (ROOT / "experiments").glob("*.yaml")}
+    assert packed == {file.relative_to(ROOT).as_posix() for file in here} | examples
+    assert len(examples) > 3
     networks = {file.relative_to(ROOT).as_posix() for file in NETWORK_FILES.values()}
     assert {"tuner/py.typed", "tuner/spark/log4j2.properties", *networks} < packed

@@ -7,6 +7,7 @@ import pytest
 
 import tuner as package
 from tests.conftest import tuner
+from tuner.base import distribution
 from tuner.cli.main import main
 from tuner.spark.sessions import DriverSession
 
@@ -81,6 +82,20 @@ def test_module_and_help_name_the_commands(folder: Path):
     done = tuner(folder, "--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in ("search", "features", "evaluate"))
+
+
+def test_help_groups_the_commands_and_version_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = tuner(folder, "--help").stdout
+    places = [
+        shown.index(f" {group} ") for group in ("Before a search", "Searches", "Models", "This machine")
+    ]
+    assert places == sorted(places)
+    assert shown.index(" doctor ") > places[-1]
+    assert "Commands" not in shown
+    assert "Exit codes" in shown
+    done = tuner(folder, "--version")
+    assert (done.returncode, done.stdout) == (0, f"tuner {distribution.version()}\n")
 
 
 @pytest.mark.long

@@ -9,8 +9,11 @@ import pyspark
 import pytest
 
 from tuner.base.errors import SessionError
+from tuner.base.wording import VERBOSE
 from tuner.spark.jvm import (
+    JvmOutput,
     can_hold_files,
+    is_notice,
     java_program,
     java_reason,
     prepare_environment,
@@ -332,3 +335,64 @@ def test_a_jvm_that_does_not_start_says_why_in_one_sentence(
     assert len(said.strip().splitlines()) == 1, said
     assert said.startswith(f"Spark could not be started with master local[2]: {reason}")
     assert said.rstrip().endswith(f" It may come from {place.format(folder=tmp_path)}: look there.")
+
+
+# What it writes
+
+
+NOTICES = [
+    "WARNING: Using incubator modules: jdk.incubator.vector",
+    "Picked up JAVA_TOOL_OPTIONS: -Dx=y",
+    "Using Spark's default log4j profile: org/apache/spark/log4j2-defaults.properties",
+    'Setting default log level to "WARN".',
+    "To adjust logging level use sc.setLogLevel(newLevel).",
+    "netlib-blas: JNI_OnLoad: dlopen(libblas.so.3) failed: libblas.so.3: cannot open shared object file",
+    "I0000 00:00:1700000000.123456   12345 fork_posix.cc:71] Other threads are currently calling into gRPC",
+    "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+    "2026-11-27 06:52:01.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on.",
+    "To enable the following instructions: AVX2, in other operations, rebuild TensorFlow with the flags.",
+]
+WORDS = [
+    "12:00:01 ERROR Executor: Exception in task 0.0",
+    "java.lang.OutOfMemoryError: Java heap space",
+    "WARNING: A restricted method in java.lang.System has been called",
+    "E0000 00:00:1700000000.123456   12345 server.cc:1] No port could be bound",
+    "2026-11-27 06:52:01.123456: W tensorflow/core/framework/cpu_allocator_impl.cc:83] Allocation exceeds",
+    "2026-11-27 06:52:01.123456: F tensorflow/core/platform/cpu_feature_guard.cc:19] not for this CPU",
+    "Traceback (most recent call last):",
+    "",
+]
+
+
+@pytest.mark.parametrize("line", NOTICES)
+def test_what_libraries_write_as_they_start_is_known(line: str) -> None:
+    assert is_notice(line)
+
+
+@pytest.mark.parametrize("line", WORDS)
+def test_what_went_wrong_is_none_of_it(line: str) -> None:
+    assert not is_notice(line)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_notices_are_shown_with_verbose_alone_and_all_else_always(
+    verbose: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(VERBOSE, raising=False)
+    if verbose:
+        monkeypatch.setenv(VERBOSE, "1")
+    reading, writing = os.pipe()
+    output = JvmOutput(reading)
+    output.start()
+    mixed = [line for pair in zip(NOTICES, WORDS, strict=False) for line in pair]
+    half = len(mixed) // 2
+    os.write(writing, "\n".join(mixed[:half]).encode() + b"\n")
+    while len(output.lines) < half:
+        pass
+    assert capfd.readouterr().err == ""
+    output.release()
+    os.write(writing, "\n".join([*mixed[half:], "the last, without its end"]).encode())
+    os.close(writing)
+    output.join(10)
+    shown = [*mixed, "the last, without its end"] if verbose else [*WORDS, "the last, without its end"]
+    assert capfd.readouterr().err.split("\n") == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from unicodedata import category
 
+VERBOSE = "TUNER_VERBOSE"  # in the environment, workers' too: notices of libraries are shown
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, halves of pairs, ends of lines
 
 

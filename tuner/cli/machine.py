@@ -12,7 +12,7 @@ from rich.text import Text
 from tuner.base.errors import CacheError
 from tuner.base.files import DEFAULT_CACHE
 from tuner.base.wording import visible
-from tuner.cli.screen import Screen
+from tuner.cli.screen import MACHINE, Screen
 from tuner.drafts.examples import experiment_file
 from tuner.experiment.file import read_experiment
 
@@ -30,7 +30,7 @@ _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red", "left out": "di
 _SHOWN_KEY = 12
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def doctor(
     experiment: Annotated[
         str, typer.Option(help="The experiment file (YAML) of the search that is to run; empty: digits.")
@@ -74,7 +74,7 @@ def _show(finding: Finding) -> None:
         _say(f"{'':<23} type: {finding.type}")
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def cache(
     cache: Annotated[
         str, typer.Option(help="The cache: a folder, or hdfs://…; as in the experiment.")

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuner.base import distribution
 from tuner.base.errors import ExperimentError, InvalidInput, TunerError
 from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
-from tuner.base.wording import visible
-from tuner.classifiers.parameters import described
+from tuner.base.wording import VERBOSE, visible
 from tuner.cli import begin as cli_begin
-from tuner.cli import images as cli_images
 from tuner.cli import machine as cli_machine
 from tuner.cli import models as cli_models
-from tuner.cli.registry import app as registry_app
-from tuner.cli.screen import Screen, end_at_once, say_stopped
+from tuner.cli.options import FILE as _FILE
+from tuner.cli.options import MASTER as _MASTER
+from tuner.cli.options import AsJson, Backbones, Cache, Images, Precision, Quiet, Verbose, complete_file
+from tuner.cli.options import option as _option
+from tuner.cli.results import result_json, show_result
+from tuner.cli.screen import MODELS, SEARCHES, Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
 from tuner.drafts.examples import DEFAULT_FILE, experiment_file
 from tuner.experiment.file import experiment_of, read_experiment
@@ -30,44 +33,45 @@ if TYPE_CHECKING:
 # TensorFlow greets every process with lines about its CPU; workers inherit this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(registry_app)
-app.add_typer(cli_models.app)
-app.add_typer(cli_images.app)
-app.add_typer(cli_begin.app)
-app.add_typer(cli_machine.app)
+_EPILOG = (
+    "Begin with: tuner new FOLDER, then tuner search --experiment NAME.yaml. tuner doctor says what keeps "
+    "a search from running. Exit codes: 0, done; 1, it failed on the way; 2, what was given cannot "
+    "work; 3, the gate kept a model from moving; 128 + N, stopped by the signal N."
+)
+app = typer.Typer()
 console = Screen(highlight=False)
 
 _DEFAULT = str(DEFAULT_FILE)
-_FILE = typer.Option("--experiment", help="The experiment file (YAML).")
-_MASTER = typer.Option("--master", help="A Spark master URL; empty: this machine.")
 
 
-def _option(name: str, text: str) -> typer.models.OptionInfo:
-    return typer.Option(f"--{name}", help=f"{text}; empty: as in the file.", show_default=False)
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tuner {distribution.version()}")
+        raise typer.Exit
 
 
-def _file(given: Path | str) -> Path:
+def _be_verbose() -> None:
+    """Let libraries, in workers, too, write what they write as they start."""
+    os.environ[VERBOSE] = "1"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+
+
+def _file(given: Path | str, screen: Screen = console) -> Path:
     """The experiment file that was given, or the default one; where that is the package's, it is said."""
     file = experiment_file(given)
     if file not in (Path(given), DEFAULT_FILE):
-        console.print(f"experiment {file}, which comes with tuner", markup=False, soft_wrap=True)
+        screen.print(f"experiment {file}, which comes with tuner", markup=False, soft_wrap=True)
     return file
 
 
-Images = Annotated[
-    str, _option("images", "A folder of class folders, a Parquet, table:NAME or builtin:digits")
-]
-Backbones = Annotated[str, _option("backbone", "Networks, by name: InceptionV3,ResNet50")]
-Precision = Annotated[str, _option("precision", "float32 or bfloat16")]
-Cache = Annotated[str, _option("cache", "The folder of the feature cache")]
-
-
-@app.command()
+@app.command(rich_help_panel=SEARCHES)
 def search(
     experiment: Annotated[
         str,
-        typer.Option(help="The experiment file (YAML); empty: digits, or the search's own with --resume."),
+        typer.Option(
+            help="The experiment file (YAML); empty: digits, or the search's own with --resume.",
+            autocompletion=complete_file,
+        ),
     ] = "",
     resume: Annotated[str, typer.Option(help="Go on with a search: its run's id, or last.")] = "",
     force: Annotated[
@@ -100,6 +104,9 @@ def search(
     cache: Cache = "",
     master: Annotated[str, _MASTER] = "",
     connect_port: Annotated[int, typer.Option(help="The Spark Connect port; 0: a free one.")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Search for the best model, log every trial to MLflow and register the winner."""
     overrides: dict[str, str | None] = {
@@ -125,12 +132,24 @@ def search(
         "precision": precision,
         "cache": cache,
     }
+    if verbose:
+        _be_verbose()
+    screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
     if resume:
-        _resume(resume, experiment, overrides, master, connect_port, force=force)
-        return
-    if force:
-        raise ExperimentError("--force is for a search that another process has: give --resume, too.")
-    read = read_experiment(_file(experiment), overrides)
+        result = _resume(resume, experiment, overrides, master, connect_port, force=force, screen=screen)
+    else:
+        if force:
+            raise ExperimentError("--force is for a search that another process has: give --resume, too.")
+        result = _search(experiment, overrides, master, connect_port, screen)
+    show_result(result, screen)
+    if as_json:
+        typer.echo(result_json(result))
+
+
+def _search(
+    experiment: str, overrides: dict[str, str | None], master: str, connect_port: int, screen: Screen
+) -> SearchResult:
+    read = read_experiment(_file(experiment, screen), overrides)
     check_names(read)
     from tuner.spark.launch import (
         launch_spark,  # now that the file is known to be good: imports take seconds
@@ -146,7 +165,7 @@ def search(
     )
     from tuner.searches.search import run_search  # while Spark starts
 
-    _show(run_search(read, launch=launch, console=console))
+    return run_search(read, launch=launch, console=screen)
 
 
 def _resume(
@@ -157,7 +176,8 @@ def _resume(
     connect_port: int,
     *,
     force: bool,
-) -> None:
+    screen: Screen,
+) -> SearchResult:
     """Go on with a search, by its own experiment unless a file is given."""
     given = read_experiment(Path(experiment), overrides) if experiment else None
     from tuner.searches.resume import find_search
@@ -166,16 +186,16 @@ def _resume(
 
     name = given.name if given else None
     earlier = find_search(which, named_experiment(name), name, force=force)
-    console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
+    screen.print(f"resuming {earlier}", markup=False, soft_wrap=True)
     if given is None:
         where = f"The experiment of the search {earlier.run_id}"
         given = experiment_of(earlier.experiment.to_yaml_dict(), where, overrides)
-    _show(
-        run_search(given, resume=earlier, master=master or None, connect_port=connect_port, console=console)
+    return run_search(
+        given, resume=earlier, master=master or None, connect_port=connect_port, console=screen
     )
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCHES)
 def spot_check(
     experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
     images: Images = "",
@@ -220,11 +240,12 @@ def spot_check(
     }
     if then_search < 0:
         raise ExperimentError(f"--then-search is {then_search}: it must be 0 or more.")
-    read = read_experiment(experiment, overrides)
+    file = _file(experiment)
+    read = read_experiment(file, overrides)
     data = read.to_yaml_dict()
     data["spot_check"] |= {"classifiers": classifier} if classifier else {}
     data["spot_check"] |= {"keep_models": True} if keep_models else {}
-    read = experiment_of(data, str(experiment))
+    read = experiment_of(data, str(file))
     from tuner.cli.spot_check import show_spot_check  # imports take seconds
     from tuner.searches.search import run_search
     from tuner.searches.spot_check import check_then_search, run_spot_check, search_of_best
@@ -237,10 +258,10 @@ def spot_check(
         again = search_of_best(read, done.table, then_search, done.limits)
         if read.search.points:
             console.print("search.points are left out: they are of the experiment's own classifiers")
-        _show(run_search(again, master=master or None, console=console))
+        show_result(run_search(again, master=master or None, console=console), console)
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCHES)
 def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
     """Send trials to MLflow that a search could not log, for its server was gone."""
     from tuner.tracking.unsent_trials import push as push_unsent
@@ -252,7 +273,7 @@ def push(folder: Annotated[Path, typer.Argument(help="The folder that the search
         console.print(f"Resume the search with: tuner search --resume {run_id}", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCHES)
 def features(
     experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
     images: Images = "",
@@ -277,7 +298,7 @@ def features(
     console.print(f"{extracted} images extracted")
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def evaluate(
     model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")],
     images: Annotated[str, typer.Option(help="Labelled images: a folder of class folders, a Parquet, …")],
@@ -295,24 +316,33 @@ def evaluate(
     console.print(f"MLflow run {done.run_id}", soft_wrap=True)
 
 
-def _show(result: SearchResult) -> None:
-    winner = result.winner
-    version = winner.version
-    console.print()
-    console.print(
-        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.to_dict())}",
-        soft_wrap=True,
-    )
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())
-    console.print(f"test     {shown}", soft_wrap=True)
-    console.print(
-        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
-        f"{version.uri}",
-        soft_wrap=True,
-    )
-    console.print(f"run      {result.run_id} ({result.extracted} images extracted)", soft_wrap=True)
-    for note in version.notes:
-        console.print(note, markup=False, soft_wrap=True)
+commands = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for _group in (cli_begin.app, app, cli_models.app, cli_machine.app):  # as `tuner --help` lists them
+    commands.add_typer(_group)
+
+
+@commands.callback()
+def tuner(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version, and end.", is_eager=True, callback=_say_version),
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find a good image classifier by transfer learning.
+
+    tuner reads folders of images, takes each image through pre-trained networks once, and searches over
+    networks and the parameters of a classifier, in parallel on Spark. Every trial is a run in MLflow; the
+    best model is tested once, on images that no trial has seen, and registered.
+    """
+    if verbose:
+        _be_verbose()
 
 
 def main() -> None:
@@ -325,7 +355,7 @@ def main() -> None:
     with stop_requests(forced=say_stopped):
         try:
             with stop_counts():
-                app()
+                commands()
         except TunerError as error:
             _say(f"tuner: {error}", error)
             sys.exit(2 if isinstance(error, InvalidInput) else 1)

@@ -1,24 +1,39 @@
-"""The command line of models, without Spark: `tuner predict | export`."""
+"""The command line of models: `tuner predict | export | promote | rollback | registry`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from tuner.base.errors import ImageSourceError
-from tuner.cli.screen import Screen, stop_unread
+from tuner.base.interrupts import advising
+from tuner.cli.screen import MODELS, Screen, stop_unread
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from tuner.registry.champion_challenger import VersionComparison
+    from tuner.registry.history import LoggedMove
 
 app = typer.Typer()
+console = Screen(highlight=False)
 
 _LISTED = 5  # of ImageNet's classes, as Keras and sparkdl list them
+_GATE_SAYS_NO = 3  # exit code: not a failure, and nothing that was given is wrong
+_LOG_WIDTH = 200  # of tables in a file or a pipe
+_METRICS = ("accuracy", "f1", "logLoss")
 
 Model = Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")]
+Name = Annotated[str, typer.Argument(help="The registered model's name.", show_default=False)]
+Why = Annotated[str, typer.Option("--why", help="A reason to keep with the version.", show_default=False)]
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def predict(
     model: Annotated[
         str,
@@ -59,7 +74,7 @@ def predict(
         console.print(f"{unread} file(s) cannot be read as images: see the column error")
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def export(
     model: Model,
     to: Annotated[Path, typer.Option(help="The .keras file or the folder to make.")],
@@ -85,3 +100,148 @@ def export(
         + (f"; {done.unread} not compared, for they cannot be read" if done.unread else ""),
         soft_wrap=True,
     )
+
+
+@app.command(rich_help_panel=MODELS)
+def promote(
+    name: Name,
+    version: Annotated[
+        str, typer.Option(help="The challenger: a version's number or alias.")
+    ] = "challenger",
+    images: Annotated[
+        str,
+        typer.Option(help="Where the champion's test images are now; empty: where its search found them."),
+    ] = "",
+    experiment: Annotated[
+        Path | None,
+        typer.Option(help="A file with the gate to use; default: that of the challenger's search."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move even if the gate says no.")] = False,
+    why: Why = "",
+    master: Annotated[str, typer.Option(help="A Spark master URL; empty: this machine.")] = "",
+) -> None:
+    """Compare a challenger with the champion on the champion's test images; move the alias if it passes.
+
+    The exit code is 0 if it moved, 3 if the gate kept it from moving, 2 if what was given cannot work and
+    1 if something failed; then nothing has moved either.
+    """
+    from tuner.registry.promotion import promote as run_promotion  # Spark and MLflow take seconds
+
+    with advising(f"tuner registry {name} shows where it stands; the same command starts again."):
+        done = run_promotion(
+            name,
+            version=version,
+            images=images or None,
+            experiment=experiment,
+            force=force,
+            why=why or None,
+            master=master or None,
+        )
+    if done.compared is not None:
+        _show_comparison(done.compared)
+    for note in done.version.notes:
+        _say(note)
+    number, stage = done.version.version, done.version.stage
+    if done.decision is not None:
+        _say(f"gate       {'passed' if done.decision.passed else 'not passed'}: {done.decision}")
+    _say(
+        f"{name} version {number} is now {done.version.alias}, stage {stage}: {done.version.uri}"
+        if done.promoted
+        else f"{name} version {number} was not promoted (--force overrides the gate)"
+    )
+    if done.run_id is not None:
+        _say(f"report     MLflow run {done.run_id}")
+    if not done.promoted:
+        raise typer.Exit(_GATE_SAYS_NO)
+
+
+@app.command(rich_help_panel=MODELS)
+def rollback(
+    name: Name,
+    alias: Annotated[str, typer.Option(help="The alias to give back.")] = "champion",
+    why: Why = "",
+) -> None:
+    """Give the alias and the stage back to the champion before."""
+    from tuner.registry.moves import roll_back
+    from tuner.tracking.store import open_registry
+
+    done = roll_back(open_registry(), name, alias=alias, why=why or "rolled back by hand")
+    for note in done.notes:
+        _say(note)
+    _say(f"{name} version {done.version} is {done.alias} again, stage {done.stage}: {done.uri}")
+
+
+@app.command(rich_help_panel=MODELS)
+def registry(
+    name: Annotated[str, typer.Argument(help="A registered model; empty: all.", show_default=False)] = "",
+) -> None:
+    """List registered versions with stage, alias, test metrics and the digest of their data.
+
+    Of one model, also every move of its aliases.
+    """
+    from tuner.registry.versions import list_moves, list_versions
+    from tuner.tracking.store import open_registry
+
+    store = open_registry()
+    versions = list_versions(store, name or None)
+    if not versions:
+        _say("There are no registered models yet: tuner search registers one.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("model", "version", "stage", "alias", "backbone"):
+        table.add_column(column)
+    for column in _METRICS:
+        table.add_column(column, justify="right")
+    table.add_column("data")
+    for version in versions:
+        table.add_row(*map(Text, _row(version)))
+    # A file or a pipe has no width of its own, and cut digests are of no use there.
+    (console if console.is_terminal else Screen(width=_LOG_WIDTH)).print(table)
+    for move in list_moves(store, name).moves if name else ():
+        _say(_told(move))
+
+
+def _told(move: LoggedMove) -> str:
+    """A move in a line: when, what, from where to where, and why."""
+    way = f"{move.alias or 'an alias'}: {move.source or 'none'} to {move.target}"
+    by = f" by {move.by}" if move.by else ""
+    return f"{move.at}  {way}, {move.kind}{by}: {move.why}"
+
+
+def _row(version: ModelVersion) -> list[str]:
+    from tuner.tracking.names import DATA_DIGEST
+
+    tags = version.tags
+    return [
+        version.name,
+        str(version.version),
+        version.current_stage or "None",
+        ", ".join(version.aliases),
+        tags.get("backbone", ""),
+        *[tags.get(f"test_{metric}", "") for metric in _METRICS],
+        tags.get(DATA_DIGEST, ""),
+    ]
+
+
+def _show_comparison(compared: VersionComparison) -> None:
+    comparison = compared.comparison
+    before, after = comparison.champion.metrics, comparison.challenger.metrics
+    low, high = comparison.interval
+    _say(f"images     {comparison.images} test images of version {compared.champion}, the champion")
+    for note in compared.notes:
+        _say(f"           {note}")
+    for metric in dict.fromkeys(("accuracy", comparison.metric)):
+        _say(
+            f"{metric:<10} version {compared.champion} {before[metric]:.4f}, "
+            f"version {compared.challenger} {after[metric]:.4f}"
+        )
+    _say(f"gain       {comparison.gain:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}")
+    _say(
+        f"differ     on {len(comparison.disagreements)} images; right alone: champion "
+        f"{comparison.champion_only}, challenger {comparison.challenger_only}; "
+        f"McNemar's exact test p = {comparison.p_value:.3g}"
+    )
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from tuner.base.interrupts import NOT_READ, advice, ask_to_stop
 
+# The groups of commands in `tuner --help`.
+BEFORE, SEARCHES, MODELS, MACHINE = "Before a search", "Searches", "Models", "This machine"
 _SHOW_CURSOR = "\x1b[?25h"  # a bar that is drawn hides it
 
 

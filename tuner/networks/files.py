@@ -19,7 +19,7 @@ import numpy as np
 from tuner.base.choices import Pooling, Precision
 from tuner.base.errors import NetworkError
 from tuner.base.files import files_of
-from tuner.base.wording import first_sentence
+from tuner.base.wording import VERBOSE, first_sentence
 
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
 # With all weights as constants, ResNet50's first call takes three seconds and a gigabyte more.
@@ -89,8 +89,9 @@ def _without_notices() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             held.seek(0)
+            shown = VERBOSE in os.environ
             for line in held.read().decode(errors="replace").splitlines(keepends=True):
-                if not any(notice in line for notice in _NOTICES):
+                if shown or not any(notice in line for notice in _NOTICES):
                     sys.stderr.write(line)
 
 

@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.entities import PagedList
+from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM, disable_logging
 
 from tuner.base.errors import ModelError, TrackingError
 from tuner.registry.history import MoveLog
@@ -210,8 +211,19 @@ def register_version(
         The registry refuses the version, or does not answer.
     """
     tracking.make_current()
-    with asking(f"refuses a version of {name}"):
+    with asking(f"refuses a version of {name}"), _without_greetings():
         return mlflow.register_model(model.model_uri, name, tags=dict(tags))
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Keep MLflow from writing that it has registered a model: who registers one says so, or is quiet."""
+    before = MLFLOW_LOGGING_STREAM.enabled
+    disable_logging()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        MLFLOW_LOGGING_STREAM.enabled = before
 
 
 def describe_version(tracking: Tracking, version: ModelVersion, description: str) -> None:

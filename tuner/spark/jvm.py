@@ -26,7 +26,7 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 
 from tuner.base.errors import SessionError
-from tuner.base.wording import first_line
+from tuner.base.wording import VERBOSE, first_line
 
 OLDEST_JAVA = 17
 # Each makes of the session another kind than is asked for, or names a Python for the `pyspark` shell.
@@ -47,6 +47,16 @@ _NOISE = re.compile(
     r".*bad array subscript|"  # the shell's, where its Java said nothing that it understood
     r"Error: Could not create the Java|Error: A fatal exception|Error occurred during initialization of VM",
     re.IGNORECASE,
+)
+# Of the JVM, Spark's launcher, MLlib's netlib; of TensorFlow, absl and gRPC in workers, what they log as
+# information. Each is known by its words: what went wrong looks otherwise, and is shown.
+_NOTICE = re.compile(
+    r"WARNING: Using incubator modules: |Picked up \w+: |Using Spark's default log4j profile: |"
+    r"Setting default log level to |To adjust logging level use |"
+    r"netlib-\w+: JNI_OnLoad: dlopen\(|"
+    r"I\d{4} [\d:. ]+\d+ \S+:\d+\] |WARNING: All log messages before absl::InitializeLog\(\) is called|"
+    r"\d{4}-\d\d-\d\d [\d:.]+: I (tensorflow|external)/|"
+    r"To enable the following instructions: .*rebuild TensorFlow"
 )
 
 _log = logging.getLogger(__name__)
@@ -187,7 +197,7 @@ def start_jvm(conf: SparkConf) -> JavaGateway | None:
     if SparkContext._gateway is not None:  # pyspark has no public way to ask
         return None
     reading, writing = os.pipe()
-    output = _Output(reading)
+    output = JvmOutput(reading)
     output.start()
     try:
         gateway: JavaGateway = launch_gateway(  # type: ignore[no-untyped-call]
@@ -211,8 +221,8 @@ def start_jvm(conf: SparkConf) -> JavaGateway | None:
     return gateway
 
 
-class _Output(threading.Thread):
-    """What a JVM writes: its last lines and, once it has started, all of it, on standard error.
+class JvmOutput(threading.Thread):
+    """What a JVM and its workers write: the last lines and, once it has started, all but notices.
 
     Where it does not start, a sentence says it; its own pages of it are held back.
     """
@@ -223,32 +233,42 @@ class _Output(threading.Thread):
         self._reading = reading
         self._lock = threading.Lock()
         self._held: list[bytes] | None = []
+        self._verbose = VERBOSE in os.environ
 
     def release(self) -> None:
         """Show what was held back, and from now on what comes."""
         with self._lock:
-            for chunk in self._held or ():
-                _show(chunk)
+            for line in self._held or ():
+                self._show(line)
             self._held = None
 
     def run(self) -> None:
         """Read until the JVM has closed its end."""
         rest = b""
         while chunk := os.read(self._reading, 2**16):
-            with self._lock:
-                if self._held is None:
-                    _show(chunk)
-                else:
-                    self._held.append(chunk)
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    self.lines.extend(line.decode(errors="replace") for line in lines)
-        self.lines.append(rest.decode(errors="replace"))
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._take(line + b"\n")
+        self._take(rest)
         os.close(self._reading)
 
+    def _take(self, line: bytes) -> None:
+        with self._lock:
+            if self._held is None:
+                self._show(line)
+            else:
+                self._held.append(line)
+                self.lines.append(line.decode(errors="replace").removesuffix("\n"))
 
-def _show(chunk: bytes) -> None:
-    with suppress(OSError):
-        os.write(2, chunk)
+    def _show(self, line: bytes) -> None:
+        if self._verbose or not is_notice(line.decode(errors="replace")):
+            with suppress(OSError):
+                os.write(2, line)
+
+
+def is_notice(line: str) -> bool:
+    """Whether a line is what libraries write as they start, whatever the machine and whatever they do."""
+    return _NOTICE.match(line) is not None
 
 
 # What it says -------------------------------------------------------------------------------------

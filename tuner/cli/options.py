@@ -1,0 +1,105 @@
+"""Options that several commands have: their groups in the help, and what a shell offers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.models import OptionInfo
+
+from tuner.experiment.file import OVERRIDES
+
+# The groups of options in `tuner search --help`, by the options that are in them.
+_GROUPS = {
+    "The images, and their features": ("images", "backbone", "precision", "cache"),
+    "How long": ("max_evals", "timeout", "trial_timeout", "early_stop", "parallelism"),
+}
+_OTHERS = "What is searched, and how"
+OUTPUT = "What is written"
+
+
+def complete_file(incomplete: str) -> list[str]:
+    """Experiment files, and the folders that may hold some."""
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") or not incomplete else typed.parent
+    begin = "" if folder == typed else typed.name
+    found = sorted(folder.glob(f"{begin}*")) if folder.is_dir() else []
+    return [
+        f"{path}/" if path.is_dir() else str(path)
+        for path in found
+        if path.suffix in (".yaml", ".yml") or (path.is_dir() and not path.name.startswith("."))
+    ]
+
+
+def completing(name: str) -> Callable[[str], list[str]]:
+    """What completes an option that stands for a key: networks in a list, or what the key is one of."""
+
+    def complete(incomplete: str) -> list[str]:
+        if name != "backbone":
+            return [value for value in _values(name) if value.startswith(incomplete)]
+        from tuner.networks.table import NETWORKS
+
+        before, comma, begin = incomplete.rpartition(",")
+        fitting = (network for network in NETWORKS if network.lower().startswith(begin.lower()))
+        return [f"{before}{comma}{network}" for network in fitting]
+
+    return complete
+
+
+def _values(name: str) -> Iterator[str]:
+    """What the schema says that a key is one of."""
+    from tuner.experiment.json_schema import experiment_schema
+
+    schema = experiment_schema()
+    *groups, key = OVERRIDES[name]
+    holder: dict[str, Any] = schema
+    for group in groups:
+        holder = schema["$defs"][holder["properties"][group]["$ref"].rpartition("/")[2]]
+    field = holder["properties"][key]
+    for option in field.get("anyOf", [field]):
+        yield from map(str, option.get("enum", ()))
+        if option.get("type") == "boolean":
+            yield from ("false", "true")
+
+
+def option(name: str, text: str) -> OptionInfo:
+    """An option that stands for a key of the experiment file."""
+    group = next((group for group, names in _GROUPS.items() if name in names), _OTHERS)
+    return typer.Option(
+        f"--{name}",
+        help=f"{text}; empty: as in the file.",
+        show_default=False,
+        rich_help_panel=group,
+        autocompletion=completing(name),
+    )
+
+
+FILE = typer.Option(
+    "--experiment", help="The experiment file (YAML).", show_default="digits", autocompletion=complete_file
+)
+MASTER = typer.Option("--master", help="A Spark master URL; empty: this machine.")
+Images = Annotated[
+    str, option("images", "A folder of class folders, a Parquet, table:NAME or builtin:digits")
+]
+Backbones = Annotated[str, option("backbone", "Networks, by name: InceptionV3,ResNet50")]
+Precision = Annotated[str, option("precision", "float32 or bfloat16")]
+Cache = Annotated[str, option("cache", "The folder of the feature cache")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Write nothing but what is wrong.", rich_help_panel=OUTPUT)
+]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Write the result as JSON to standard output, and all else to standard error.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Show what libraries write as they start.", rich_help_panel=OUTPUT
+    ),
+]

@@ -1,0 +1,74 @@
+"""What a search came to, on the screen: for people in a few lines, for scripts as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tuner.classifiers.parameters import described
+
+if TYPE_CHECKING:
+    from tuner.searches.search import SearchResult
+
+
+def show_result(result: SearchResult, console: Console) -> None:
+    """Print the winner, its test, its model and the search's run."""
+    winner = result.winner
+    version = winner.version
+    console.print()
+    console.print(
+        f"winner   {winner.name}: {winner.params.backbone}, {described(winner.params.to_dict())}",
+        soft_wrap=True,
+    )
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())
+    console.print(f"test     {shown}", soft_wrap=True)
+    console.print(
+        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
+        f"{version.uri}",
+        soft_wrap=True,
+    )
+    console.print(f"run      {result.run_id} ({result.extracted} images extracted)", soft_wrap=True)
+    for note in version.notes:
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def result_json(result: SearchResult) -> str:
+    """The same for scripts, and the table of trials: one JSON object, on one line.
+
+    What is no number, as a metric of a trial that failed, is null.
+    """
+    winner, version = result.winner, result.winner.version
+    scores = {"validation": winner.metrics, "test": winner.test.metrics}
+    document: dict[str, Any] = {
+        "run_id": result.run_id,
+        "experiment_id": result.experiment_id,
+        "images_extracted": result.extracted,
+        "winner": {
+            "trial": winner.trial,
+            "name": winner.name,
+            "run_id": winner.run_id,
+            "params": winner.params.to_dict(),
+            **{
+                part: {name: _number(value) for name, value in found.items()}
+                for part, found in scores.items()
+            },
+        },
+        "model": {
+            "name": version.name,
+            "version": str(version.version),
+            "alias": version.alias,
+            "stage": version.stage,
+            "uri": version.uri,
+            "notes": list(version.notes),
+        },
+        "trials": json.loads(result.trials.to_json(orient="records", double_precision=15)),
+    }
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON knows it: none of its numbers is infinite."""
+    return float(value) if math.isfinite(value) else None

@@ -41,6 +41,7 @@ def test_experiment_files_are_offered_and_folders_that_may_hold_some(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()
+    (tmp_path / ".tuner").mkdir()
     for name in ("experiments/digits.yaml", "a.yaml", "a.txt", ".hidden.yaml"):
         (tmp_path / name).touch()
     assert complete_file("") == [".hidden.yaml", "a.yaml", "experiments/"]

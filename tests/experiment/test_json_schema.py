@@ -2,17 +2,18 @@ import copy
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from tests.helpers.json_schema import fits
 from tests.product.test_project import EXPERIMENTS, ROOT, readme_keys
 from tuner.base.errors import ExperimentError
 from tuner.experiment.file import experiment_of, read_experiment, read_yaml
-from tuner.experiment.json_schema import experiment_schema, meanings, schema_text
+from tuner.experiment.json_schema import experiment_schema, meanings, schema_text, written_schema
 
 SCHEMA = experiment_schema()
 LEAST: dict[str, Any] = {"name": "a", "images": "b", "search": {"backbone": "GlyphNet"}}
@@ -114,6 +115,36 @@ def test_whatever_is_read_fits_as_it_is_kept(place: str, value: Any) -> None:
     data = with_key(place, value)
     if is_read(data):
         assert fits(experiment_of(data, "a file").to_yaml_dict(), SCHEMA)
+
+
+class Described(BaseModel):
+    """A name, and keys that only its own function knows."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    values: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return {"name": data.pop("name"), "values": data}
+
+
+class Listed(BaseModel):
+    """What is read from text, too; and what a function reads that says itself what it takes."""
+
+    described: Annotated[tuple[Described, ...], BeforeValidator(lambda value: value)] = ()
+    stated: Annotated[int, BeforeValidator(int, json_schema_input_type=bool)] = 0
+
+
+def test_keys_that_only_a_function_knows_are_no_mistakes() -> None:
+    schema = written_schema(Listed)
+    for value in ([{"name": "a", "other": "b"}], {"name": "a"}, "a,b", ["a", {"name": "b"}]):
+        assert fits({"described": value}, schema)
+    for value in ([{"other": "b"}], [1], 1):
+        assert not fits({"described": value}, schema)
+    assert fits({"stated": True}, schema)
+    assert not fits({"stated": 1}, schema)
 
 
 def test_each_key_says_what_readme_says_of_it() -> None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -39,12 +40,22 @@ class _Written(GenerateJsonSchema):
         if "json_schema_input_schema" in schema:
             return super().function_before_schema(schema)
         inner = schema["schema"]
+        if inner["type"] == "model-fields":
+            return self.generate_inner(inner)
         if not _is_written_as_text(schema):
             return _read_from_text(self.generate_inner(inner))
         scalar = [_TEXT, _NUMBER]
         # Of a ratio there is one; a parameter may have a list of values.
         lists = [{"type": "array", "items": _any_of(scalar)}] if inner["type"] != "fraction" else []
         return _any_of([*scalar, *lists])
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """A group of keys; one that a function reads first may have keys that only the function knows."""
+        made = super().model_schema(schema)
+        inner: Any = schema["schema"]
+        while inner["type"] == "function-after":
+            inner = inner["schema"]
+        return {**made, "additionalProperties": True} if inner["type"] == "function-before" else made
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         """Add the default as it is written; none of a group, whose keys have their own."""
@@ -114,13 +125,18 @@ def _describe(schema: dict[str, Any]) -> None:
             holder["properties"][key]["description"] = meaning
 
 
+def written_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of what a file may hold for a model to read it."""
+    return model.model_json_schema(schema_generator=_Written)
+
+
 def experiment_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of an experiment file.
 
     It lets through all that `read_experiment` takes; what two keys have to do with each other, and what
     stands inside of text, only that can tell.
     """
-    made = Experiment.model_json_schema(schema_generator=_Written)
+    made = written_schema(Experiment)
     _describe(made)
     return {**made, "title": "An experiment of tuner"}
 

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.helpers.searches import free_port
-from tuner.base.errors import CacheError, TrackingError
+from tuner.base.errors import CacheError, ImageSourceError, TrackingError
 from tuner.doctor import stores
 from tuner.experiment.schema import Experiment
 from tuner.tracking.store import Tracking
@@ -72,6 +72,21 @@ def test_a_server_that_is_away_is_refused_as_by_a_search(folder: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_refused_as_by_a_search(folder: Path, place: str) -> None:
     with pytest.raises(CacheError, match="cannot be written"):
         list(stores.check_cache(experiment(cache=place)))
+
+
+@pytest.mark.parametrize(
+    ("images", "state"),
+    [("builtin:digits", "ok"), ("photos", "ok"), ("table:photos", "left out"), ("*.parquet", "left out")],
+)
+def test_images_of_this_machine_are_looked_for(folder: Path, images: str, state: str) -> None:
+    (folder / "photos").mkdir()
+    (found,) = stores.check_images(experiment(images=images))
+    assert found.state == state
+
+
+def test_images_that_are_not_there_are_refused(folder: Path) -> None:
+    with pytest.raises(ImageSourceError, match="There is no folder photos"):
+        list(stores.check_images(experiment(images="photos")))
 
 
 def test_a_store_that_cannot_be_made_is_refused(folder: Path) -> None:

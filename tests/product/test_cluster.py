@@ -119,6 +119,20 @@ def command_lines_with(secret: str) -> list[Path]:
     return found
 
 
+def test_the_doctor_looks_at_master_and_workers(
+    cluster: Cluster, football: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("doctor", "--experiment", "football.yaml", "--master", cluster.url)
+    healthy = tuner(football, *command)
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    assert f"{socket.gethostname()}: Python, packages and folders are as a search needs" in healthy.stdout
+    assert "answers a worker, and keeps to its token" in healthy.stdout
+    monkeypatch.setenv("PYSPARK_PYTHON", "/nowhere/python")
+    broken = tuner(football, *command)
+    assert broken.returncode == 1
+    assert "There is no Python /nowhere/python on a worker" in broken.stdout
+
+
 def test_a_search_runs_on_the_executors_and_keeps_its_secrets(
     cluster: Cluster, football: Path, server: TrackingServer
 ) -> None:

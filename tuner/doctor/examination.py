@@ -52,6 +52,7 @@ def examine(
     yield from examined("MLflow store", partial(stores.check_store, experiment), stores.HERE)
     yield from examined("MLflow registry", partial(stores.check_registry, experiment), stores.HERE)
     yield from examined("cache", partial(stores.check_cache, experiment), "tuner search --cache FOLDER")
+    yield from examined("images", partial(stores.check_images, experiment))
     yield from examined("disk", lambda: machine.check_disks(stores.written_folders(experiment)))
     yield from examined("weights", partial(networks.check_weights, experiment), networks.LITE_PACKAGES)
     if quick:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark import __version__ as spark_version
 
@@ -70,7 +70,8 @@ class SparkTrial:
                 "Spark", "ok", f"{spark_version} starts with master {master}: {session.slots} slots"
             )
             yield from examined("workers", lambda: self._ask_workers(session))
-            yield from examined("Spark Connect", lambda: self._connect(session), CONNECT_HELP)
+            for finding in examined("Spark Connect", lambda: self._connect(session), CONNECT_HELP):
+                yield weighed(finding, self.experiment)
             place = CachePlace(self.experiment.cache)
             if place.uri is not None:
                 yield from examined("cache", lambda: _reach(place, session))
@@ -98,6 +99,14 @@ class SparkTrial:
             session, WorkerChecks(packages=(), endpoint=(endpoint.host, endpoint.port, endpoint.token))
         )
         yield Finding("Spark Connect", "ok", f"{endpoint.address} answers a worker, and keeps to its token")
+
+
+def weighed(finding: Finding, experiment: Experiment) -> Finding:
+    """A finding on Spark Connect: what is wrong there is a note, unless trials are to fit on Spark."""
+    if finding.state != "wrong" or experiment.search.fit == "spark":
+        return finding
+    said = f"{finding.said} Only trials that fit on Spark need it: those of more than 2 GiB of features."
+    return replace(finding, state="note", said=said)
 
 
 def _ask_one(session: DriverSession, checks: WorkerChecks) -> None:

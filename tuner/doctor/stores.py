@@ -1,4 +1,4 @@
-"""Where a search writes: MLflow's store, its model registry, and the feature cache."""
+"""What a search reads and writes: images, MLflow's store and its model registry, the feature cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 
-from tuner.base.errors import CacheError, TrackingError
+from tuner.base.errors import CacheError, ImageSourceError, TrackingError
 from tuner.base.uris import local_path
 from tuner.doctor.findings import Finding
 from tuner.experiment.schema import Experiment
@@ -20,6 +20,29 @@ from tuner.tracking.answering import without_credentials
 from tuner.tracking.store import open_registry, open_tracking, sqlite_file
 
 HERE = "unset MLFLOW_TRACKING_URI (runs then go to mlflow.db here)"
+
+
+def check_images(experiment: Experiment) -> Iterator[Finding]:
+    """Whether the images are there, if they are a folder or a file of this machine.
+
+    Raises
+    ------
+    ImageSourceError
+        They are not.
+    """
+    source = experiment.images
+    if source.startswith("builtin:"):
+        yield Finding("images", "ok", f"{source} comes with a package")
+        return
+    place = None if source.startswith("table:") or set(source) & set("*?[") else local_path(source)
+    if place is None:
+        yield Finding("images", "left out", f"{source} is read by the search itself")
+        return
+    if not place.exists():
+        raise ImageSourceError(
+            f"There is no folder {source}: check images in the experiment, and where you are."
+        )
+    yield Finding("images", "ok", f"{place.absolute()} is there")
 
 
 def check_store(experiment: Experiment) -> Iterator[Finding]:

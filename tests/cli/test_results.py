@@ -1,6 +1,8 @@
 import io
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,9 +64,13 @@ def test_scripts_read_the_same_and_every_trial(result: SearchResult) -> None:
 
 
 @pytest.mark.long
-def test_a_search_writes_json_alone_to_standard_output_or_nothing(finished_search: FinishedSearch) -> None:
+def test_a_search_writes_json_alone_to_standard_output_or_nothing(
+    finished_search: FinishedSearch, tmp_path: Path
+) -> None:
+    shutil.copy(finished_search.folder / "letters.yaml", tmp_path)
+    shutil.copytree(finished_search.folder / ".tuner", tmp_path / ".tuner")
     arguments = ("search", "--experiment", "letters.yaml", "--max_evals", "2")
-    done = tuner(finished_search.folder, *arguments, "--json")
+    done = tuner(tmp_path, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     document = json.loads(line)
@@ -72,5 +78,5 @@ def test_a_search_writes_json_alone_to_standard_output_or_nothing(finished_searc
     assert "2/2 trials" in done.stderr
     for noise in ("incubator", "netlib", "absl", "Successfully registered", "Created version"):
         assert noise not in done.stderr
-    quiet = tuner(finished_search.folder, *arguments, "--quiet")
+    quiet = tuner(tmp_path, *arguments, "--quiet")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")

@@ -46,6 +46,17 @@ def test_three_things_that_are_broken_are_all_found(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_passed_over_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    found = list(examine(EXPERIMENT, quick=True))
+    notes = [finding.said for finding in found if finding.about == "variables"]
+    assert any("there is no bin/java: the Java in PATH is taken" in note for note in notes)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.long
 def test_where_a_search_would_run_the_doctor_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     done = doctor(tmp_path)

@@ -36,16 +36,16 @@ def examine(
     before = dict(os.environ)
     yield from examined("Python", machine.check_python)
     yield from examined("memory", machine.check_memory)
-    java = list(examined("Java", spark.check_java, spark.JAVA_HELP))
-    yield from java
-    has_java = all(finding.state != "wrong" for finding in java)
     with listening() as warnings:
+        java = list(examined("Java", spark.check_java, spark.JAVA_HELP))
+        has_java = all(finding.state != "wrong" for finding in java)
         # Its JVM starts while the rest is looked at.
         launch = (
             launch_spark("tuner doctor", experiment.search.parallelism, master=master, port=connect_port)
             if has_java and not quick
             else None
         )
+    yield from java
     yield from examined("variables", partial(machine.check_variables, before, warnings))
     yield from examined("proxies", partial(machine.check_proxies, before))
     yield from examined("ports", partial(machine.check_ports, connect_port))

@@ -20,7 +20,7 @@ from tuner.searches.winner import Winner
 
 @pytest.fixture
 def result() -> SearchResult:
-    params = TrialParams("GlyphNet", 0.01, 0.5, 20)
+    params = TrialParams.of("GlyphNet", regParam=0.01, elasticNetParam=0.5, maxIter=20)
     test = Evaluation(("a", "b"), {"accuracy": 0.75, "logLoss": math.inf}, np.zeros((2, 2)), {})
     version = RegisteredVersion("letters ñ", "3", "Staging", "champion", ("It is better.",))
     winner = Winner(2, "run-2", "002-glyphnet", params, {"accuracy": np.float64(0.9)}, test, version)

@@ -14,8 +14,8 @@ from tuner.spark.launch import launch_spark
 from tuner.spark.sessions import DriverSession
 
 
-def experiment(fit: str) -> Experiment:
-    data = {"name": "e", "images": "a", "search": {"backbone": "GlyphNet", "fit": fit}}
+def experiment(fit: str, **search: str) -> Experiment:
+    data = {"name": "e", "images": "a", "search": {"backbone": "GlyphNet", "fit": fit, **search}}
     return Experiment.model_validate(data)
 
 
@@ -51,3 +51,4 @@ def test_what_is_wrong_with_connect_stands_in_the_way_of_fits_on_spark_alone(fit
     assert weighed(good, experiment(fit)) == good
     assert weighed(wrong, experiment(fit)).state == state
     assert weighed(wrong, experiment(fit)).said.startswith("Port 1 is in use.")
+    assert weighed(wrong, experiment(fit, classifier="RandomForest")).state == "wrong"

@@ -13,6 +13,7 @@ from tuner.checks.worker import WorkerChecks
 from tuner.doctor.findings import Finding, examined
 from tuner.experiment.schema import Experiment
 from tuner.extraction.place import CachePlace
+from tuner.searches.opening import fitted_on_spark
 from tuner.spark.jvm import choose_java, java_program, java_release, worker_reason
 from tuner.spark.launch import SparkLaunch
 from tuner.spark.sessions import DriverSession, launched_session
@@ -103,7 +104,8 @@ class SparkTrial:
 
 def weighed(finding: Finding, experiment: Experiment) -> Finding:
     """A finding on Spark Connect: what is wrong there is a note, unless trials are to fit on Spark."""
-    if finding.state != "wrong" or experiment.search.fit == "spark":
+    rows = [choice.row for choice in experiment.search.choices]
+    if finding.state != "wrong" or fitted_on_spark(rows, experiment.search.fit, 0):
         return finding
     said = f"{finding.said} Only trials that fit on Spark need it: those of more than 2 GiB of features."
     return replace(finding, state="note", said=said)

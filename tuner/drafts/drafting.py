@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from tuner.base.wording import visible
 from tuner.drafts.advice import Advice, advise
 from tuner.drafts.survey import Survey, survey
+from tuner.experiment.fields import Name
 from tuner.experiment.file import experiment_of, parse_yaml, yaml_text
-from tuner.experiment.schema import Name
 from tuner.networks.table import NETWORKS
 
 _LONGEST = 100  # letters of a name

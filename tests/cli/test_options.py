@@ -15,6 +15,7 @@ def test_networks_are_completed_one_after_the_other() -> None:
     assert complete("VGG16,glyph") == ["VGG16,GlyphNet"]
     assert len(complete("")) > 40
     assert complete("Nothing") == []
+    assert completing("classifier")("randomfor") == ["RandomForest"]
 
 
 @pytest.mark.parametrize(

@@ -51,4 +51,4 @@ def test_what_is_wrong_with_connect_stands_in_the_way_of_fits_on_spark_alone(fit
     assert weighed(good, experiment(fit)) == good
     assert weighed(wrong, experiment(fit)).state == state
     assert weighed(wrong, experiment(fit)).said.startswith("Port 1 is in use.")
-    assert weighed(wrong, experiment(fit, classifier="RandomForest")).state == "wrong"
+    assert weighed(wrong, experiment("auto", classifier="RandomForest")).state == "wrong"

@@ -34,16 +34,17 @@ def complete_file(incomplete: str) -> list[str]:
 
 
 def completing(name: str) -> Callable[[str], list[str]]:
-    """What completes an option that stands for a key: networks in a list, or what the key is one of."""
+    """What completes an option that stands for a key: networks or classifiers in a list, or its values."""
 
     def complete(incomplete: str) -> list[str]:
-        if name != "backbone":
+        if name not in ("backbone", "classifier"):
             return [value for value in _values(name) if value.startswith(incomplete)]
+        from tuner.classifiers.table import CLASSIFIERS
         from tuner.networks.table import NETWORKS
 
         before, comma, begin = incomplete.rpartition(",")
-        fitting = (network for network in NETWORKS if network.lower().startswith(begin.lower()))
-        return [f"{before}{comma}{network}" for network in fitting]
+        named = NETWORKS if name == "backbone" else CLASSIFIERS
+        return [f"{before}{comma}{one}" for one in named if one.lower().startswith(begin.lower())]
 
     return complete
 

@@ -16,14 +16,25 @@ from tuner.base.wording import VERBOSE, visible
 from tuner.cli import begin as cli_begin
 from tuner.cli import machine as cli_machine
 from tuner.cli import models as cli_models
+from tuner.cli import spot_check as cli_spot_check
 from tuner.cli.options import FILE as _FILE
 from tuner.cli.options import MASTER as _MASTER
-from tuner.cli.options import AsJson, Backbones, Cache, Images, Precision, Quiet, Verbose, complete_file
+from tuner.cli.options import (
+    AsJson,
+    Backbones,
+    Cache,
+    Images,
+    Precision,
+    Quiet,
+    Verbose,
+    complete_file,
+    given_file,
+)
 from tuner.cli.options import option as _option
 from tuner.cli.results import result_json, show_result
 from tuner.cli.screen import MODELS, SEARCHES, Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
-from tuner.drafts.examples import DEFAULT_FILE, experiment_file
+from tuner.drafts.examples import DEFAULT_FILE
 from tuner.experiment.file import experiment_of, read_experiment
 from tuner.networks.table import check_names
 
@@ -54,14 +65,6 @@ def _be_verbose() -> None:
     """Let libraries, in workers, too, write what they write as they start."""
     os.environ[VERBOSE] = "1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-
-
-def _file(given: Path | str, screen: Screen = console) -> Path:
-    """The experiment file that was given, or the default one; where that is the package's, it is said."""
-    file = experiment_file(given)
-    if file not in (Path(given), DEFAULT_FILE):
-        screen.print(f"experiment {file}, which comes with tuner", markup=False, soft_wrap=True)
-    return file
 
 
 @app.command(rich_help_panel=SEARCHES)
@@ -149,7 +152,7 @@ def search(
 def _search(
     experiment: str, overrides: dict[str, str | None], master: str, connect_port: int, screen: Screen
 ) -> SearchResult:
-    read = read_experiment(_file(experiment, screen), overrides)
+    read = read_experiment(given_file(experiment, screen), overrides)
     check_names(read)
     from tuner.spark.launch import (
         launch_spark,  # now that the file is known to be good: imports take seconds
@@ -196,72 +199,6 @@ def _resume(
 
 
 @app.command(rich_help_panel=SEARCHES)
-def spot_check(
-    experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
-    images: Images = "",
-    backbone: Backbones = "",
-    classifier: Annotated[
-        str,
-        typer.Option(
-            help="What to try, by name: sklearn.Ridge,sklearn.KNeighbors-5; empty: as in the file."
-        ),
-    ] = "",
-    validation: Annotated[str, _option("validation", "holdout or cv:5")] = "",
-    metric: Annotated[str, _option("metric", "What combinations are ranked by")] = "",
-    parallelism: Annotated[str, _option("parallelism", "How many combinations at once")] = "",
-    seed: Annotated[str, _option("seed", "The seed of splits and of classifiers")] = "",
-    trial_timeout: Annotated[str, _option("trial_timeout", "Seconds for one combination")] = "",
-    precision: Precision = "",
-    cache: Cache = "",
-    keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Log the model of each combination, too.")
-    ] = False,
-    then_search: Annotated[
-        int,
-        typer.Option(
-            "--then-search",
-            "--then_search",
-            help="Search over the networks and classifiers of the best so many; 0: do not.",
-        ),
-    ] = 0,
-    master: Annotated[str, _MASTER] = "",
-) -> None:
-    """Try every network with forty classifiers, in minutes; log and rank what they are worth."""
-    overrides: dict[str, str | None] = {
-        "images": images,
-        "backbone": backbone,
-        "validation": validation,
-        "metric": metric,
-        "parallelism": parallelism,
-        "seed": seed,
-        "trial_timeout": trial_timeout,
-        "precision": precision,
-        "cache": cache,
-    }
-    if then_search < 0:
-        raise ExperimentError(f"--then-search is {then_search}: it must be 0 or more.")
-    file = _file(experiment)
-    read = read_experiment(file, overrides)
-    data = read.to_yaml_dict()
-    data["spot_check"] |= {"classifiers": classifier} if classifier else {}
-    data["spot_check"] |= {"keep_models": True} if keep_models else {}
-    read = experiment_of(data, str(file))
-    from tuner.cli.spot_check import show_spot_check  # imports take seconds
-    from tuner.searches.search import run_search
-    from tuner.searches.spot_check import check_then_search, run_spot_check, search_of_best
-
-    if then_search:
-        check_then_search(read)
-    done = run_spot_check(read, master=master or None, console=console)
-    show_spot_check(done, read.search.metric, console)
-    if then_search:
-        again = search_of_best(read, done.table, then_search, done.limits)
-        if read.search.points:
-            console.print("search.points are left out: they are of the experiment's own classifiers")
-        show_result(run_search(again, master=master or None, console=console), console)
-
-
-@app.command(rich_help_panel=SEARCHES)
 def push(folder: Annotated[Path, typer.Argument(help="The folder that the search named.")]) -> None:
     """Send trials to MLflow that a search could not log, for its server was gone."""
     from tuner.tracking.unsent_trials import push as push_unsent
@@ -288,7 +225,7 @@ def features(
 ) -> None:
     """Fill the feature cache, so that a search starts at once; write features for other tools."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
-    read = read_experiment(_file(experiment), overrides)
+    read = read_experiment(given_file(experiment, console), overrides)
     from tuner.searches.features import fill_cache
 
     with advising("The features that were extracted are kept: the same command goes on from there."):
@@ -323,7 +260,13 @@ commands = typer.Typer(
     epilog=_EPILOG,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _group in (cli_begin.app, app, cli_models.app, cli_machine.app):  # as `tuner --help` lists them
+for _group in (
+    cli_begin.app,
+    app,
+    cli_spot_check.app,
+    cli_models.app,
+    cli_machine.app,
+):  # as `tuner --help` lists them
     commands.add_typer(_group)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from typer.models import OptionInfo
 
+from tuner.drafts.examples import DEFAULT_FILE, experiment_file
 from tuner.experiment.file import OVERRIDES
 
 # The groups of options in `tuner search --help`, by the options that are in them.
@@ -75,6 +77,14 @@ def option(name: str, text: str) -> OptionInfo:
         rich_help_panel=group,
         autocompletion=completing(name),
     )
+
+
+def given_file(given: Path | str, screen: Console) -> Path:
+    """The experiment file that was given, or the default one; where that is the package's, it is said."""
+    file = experiment_file(given)
+    if file not in (Path(given), DEFAULT_FILE):
+        screen.print(f"experiment {file}, which comes with tuner", markup=False, soft_wrap=True)
+    return file
 
 
 FILE = typer.Option(

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tuner.images.preprocessing import MODES, preprocess
-from tuner.serving.export import _preprocessing
+from tuner.serving.keras_scorer import _preprocessing
 
 # Every value that a pixel may have, in each channel.
 LEVELS = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)], axis=-1).astype(np.uint8)[None]

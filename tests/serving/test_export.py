@@ -12,9 +12,12 @@ from tests.helpers.models import CHAMPION, ODD_IMAGES, as_png, embedded, random_
 from tests.images.test_decoding import PAIRS, chunk, png_file
 from tuner.base.choices import Decoding
 from tuner.base.errors import ModelError
-from tuner.classifiers.heads.mllib import PerceptronHead
+from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.mllib import MarginsHead, PerceptronHead
 from tuner.classifiers.heads.trees import TreesHead
 from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.scikit import SklearnHead, fit_sklearn
 from tuner.cli.main import main
 from tuner.experiment.networks import NetworkSpec
 from tuner.images.decoding import decode_image
@@ -111,22 +114,88 @@ def test_an_export_pools_as_the_model_does(pooling: str, width: int, form: str, 
     assert done.difference < 1e-6
 
 
-def test_a_perceptron_is_exported_and_trees_are_refused_with_a_sentence(tmp_path: Path) -> None:
-    scorer = small_scorer(tmp_path, "tf", ODD_LABELS)
-    width, rng = scorer.network.width, np.random.default_rng(0)
-    layers = np.array([width, 3, 4])
-    perceptron = PerceptronHead(layers, rng.normal(size=3 * (width + 1) + 4 * (3 + 1)))
-    scorer = Scorer(scorer.network, perceptron, ODD_LABELS)
-    done = export_model(scorer, tmp_path / "out" / "model.keras", "keras", EXACT)
-    assert (done.images, done.disagreements) == (5, 0)
+def of_sklearn(name: str, known: list[int], **values: Any) -> Callable[[int], SklearnHead]:
+    """A classifier of scikit-learn that knows some of four classes, of features much as a network gives."""
+
+    def fit(width: int) -> SklearnHead:
+        rng = np.random.default_rng(1)
+        label = rng.choice(known, 80)
+        features = np.abs(rng.normal(size=(80, width)) + 2 * np.eye(4, width)[label])
+        params = TrialParams.of("any", f"sklearn.{name}", **values)
+        return fit_sklearn(params, features, label, None, classes=4, seed=1).head
+
+    return fit
+
+
+def margins(width: int) -> MarginsHead:
+    rng = np.random.default_rng(1)
+    return MarginsHead(rng.normal(size=(4, width)) * 1000, rng.normal(size=4))
+
+
+def perceptron(width: int) -> PerceptronHead:
+    weights = np.random.default_rng(1).normal(size=3 * (width + 1) + 4 * (3 + 1))
+    return PerceptronHead(np.array([width, 3, 4]), weights)
+
+
+EVERY = [0, 1, 2, 3]
+HEADS: dict[str, Callable[[int], Head]] = {
+    "perceptron": perceptron,
+    "margins": margins,
+    "scaled": of_sklearn("LogisticRegression", EVERY, prestep="StandardScaler"),
+    "two classes known": of_sklearn("LogisticRegression", [1, 3]),
+    "unit": of_sklearn("LinearSVC", EVERY, prestep="Normalizer"),
+    "components": of_sklearn("Ridge", [0, 1, 3], prestep="PCA", k=4),
+}
+
+
+@pytest.mark.parametrize("form", ["keras", "savedmodel"])
+@pytest.mark.parametrize("name", HEADS)
+def test_all_that_are_layers_are_exported(name: str, form: str, tmp_path: Path) -> None:
+    network = small_scorer(tmp_path, "tf", ODD_LABELS).network
+    scorer = Scorer(network, HEADS[name](network.width), ODD_LABELS)
+    expected, _ = scorer.score(EXACT)
+    done = export_model(scorer, tmp_path / f"model.{form}", form, EXACT)
+    assert (done.images, done.disagreements, done.gives) == (5, 0, scorer.head.gives)
     assert done.difference < 1e-5
+    if form == "keras":
+        pixels = np.stack([decode_image(content) for content in EXACT])
+        answer = keras_user(done.path)(pixels.astype(np.float32))
+    else:
+        answer = tensorflow_user(done.path)(EXACT)
+    assert sorted(answer) == sorted(["prediction", scorer.head.gives])
+    known = np.abs(expected[expected > -1e300])
+    assert known.std() > 1e-3
+    size = known.max() if scorer.head.gives == "decision" else 1.0
+    np.testing.assert_allclose(answer[scorer.head.gives], expected, rtol=1e-5, atol=1e-5 * size)
+
+
+def test_what_is_neither_linear_nor_a_perceptron_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    network = small_scorer(tmp_path, "tf", ODD_LABELS).network
     leaf = np.zeros(1, int)
     trees = TreesHead(leaf - 1, leaf * 1.0, leaf, leaf, np.ones((1, 4)), leaf, np.array(True))
+    for head in (trees, of_sklearn("KNeighbors", EVERY)(network.width)):
+        with pytest.raises(
+            ModelError, match=r"^The model's classifier cannot become part of a Keras model: linear class"
+        ):
+            export_model(Scorer(network, head, ODD_LABELS), tmp_path / "no.keras", "keras", EXACT)
+        assert not (tmp_path / "no.keras").exists()
+
+
+def test_a_difference_of_decision_values_is_told_as_a_share_of_the_greatest(tmp_path: Path) -> None:
+    network = small_scorer(tmp_path, "tf", ODD_LABELS).network
+    scorer = Scorer(network, of_sklearn("Ridge", [0, 1, 3])(network.width), ODD_LABELS)
+    honest = scorer.score
+
+    def changed(contents: Any) -> Any:
+        scores, reasons = honest(contents)
+        scores[scores > -1e300] *= 1.25
+        return scores, reasons
+
+    scorer.score = changed  # type: ignore[method-assign]
     with pytest.raises(
-        ModelError, match="classifier cannot become part of a Keras model: logistic regression"
+        ModelError, match=r"by 0\.2 of the greatest decision value, more than 1e-05: it was not kept\.$"
     ):
-        export_model(Scorer(scorer.network, trees, ODD_LABELS), tmp_path / "trees.keras", "keras", EXACT)
-    assert not (tmp_path / "trees.keras").exists()
+        export_model(scorer, tmp_path / "model.keras", "keras", EXACT)
 
 
 def test_the_saved_model_reads_what_tensorflow_reads_and_the_rest_is_counted(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ TRUSTED: frozenset[str] = frozenset(
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
     }
 )
+LEAST_SCORE = float(-np.finfo(np.float64).max)  # the decision value of a class that was not there to fit on
 _STEP = "classifier"  # of the pipeline
 
 
@@ -60,7 +61,7 @@ class SklearnHead:
         if self.gives == "probability":
             found, missing = self.pipeline.predict_proba(rows), 0.0
         else:
-            found, missing = self.pipeline.decision_function(rows), -np.finfo(np.float64).max
+            found, missing = self.pipeline.decision_function(rows), LEAST_SCORE
         if found.ndim == 1:  # of two classes: the second's
             found = np.column_stack([-found, found])
         scores = np.full((len(rows), self.classes), missing)

@@ -94,9 +94,13 @@ def export(
     folder = fetch_model(model)
     sample = [read_example(folder), *sample_files(images or [])]
     done = export_model(Scorer.load(folder), to, form, sample)
+    differ = {
+        "probability": f"probabilities differ by {done.difference:.2g} at most",
+        "decision": f"decision values differ by {done.difference:.2g} of the greatest at most",
+    }
     Screen(highlight=False).print(
         f"{done.path}: {done.images} image(s) compared with the model, {done.disagreements} of another "
-        f"class, probabilities differ by {done.difference:.2g} at most"
+        f"class, {differ[done.gives]}"
         + (f"; {done.unread} not compared, for they cannot be read" if done.unread else ""),
         soft_wrap=True,
     )

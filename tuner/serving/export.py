@@ -10,33 +10,34 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tuner.base.choices import Decoding, Pooling, Preprocessing
-from tuner.base.columns import CONTENT, PREDICTION, PROBABILITY
+from tuner.base.choices import Decoding, ScoreKind
+from tuner.base.columns import CONTENT, PREDICTION
 from tuner.base.errors import ImageError, ModelError
 from tuner.base.uris import expanded
-from tuner.classifiers.heads.files import Head
-from tuner.classifiers.heads.mllib import PerceptronHead
-from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.scikit import LEAST_SCORE
 from tuner.images.decoding import MAX_PIXELS, decode_image, resize, whites
-from tuner.images.preprocessing import MODES
 from tuner.models.scorer import Scorer
-from tuner.networks.files import import_keras, open_keras
+from tuner.networks.files import import_keras
 from tuner.networks.resolution import Network
+from tuner.serving.keras_scorer import keras_scorer
 
 Format = Literal["keras", "savedmodel"]
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a file begins, and where its bits a channel are told
-KERAS_TOLERANCE = 1e-5  # of a probability; the SavedModel decodes with TensorFlow, so its pixels differ
+KERAS_TOLERANCE = 1e-5  # of a score; the SavedModel decodes with TensorFlow, so its pixels differ
+_MEASURED = {"probability": "in a probability", "decision": "of the greatest decision value"}
 
 
 @dataclass(frozen=True)
 class Export:
     """What was written and how it compares with the model on `images` images.
 
-    `difference` is the largest difference of a probability, `disagreements` the number of images of which
-    the class differs; `unread` could not be compared, for one of the two cannot read them.
+    `difference` is the largest difference of a probability or, where a classifier gives decision values, of
+    one of these, as a share of the greatest on these images. `disagreements` is the number of images of
+    which the class differs; `unread` could not be compared, for one of the two cannot read them.
     """
 
     path: Path
+    gives: ScoreKind
     images: int
     difference: float
     disagreements: int
@@ -56,15 +57,15 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
         `keras`: takes `(n, height, width, 3)` RGB pixels from 0 to 255, resized as
         `keras.utils.load_img` does, transparent ones laid on their ground first. `savedmodel`: its
         signature `serving_default` takes `content`, n JPEG, PNG, GIF or BMP files as strings. Both give
-        `prediction` (class names) and `probability`.
+        `prediction` (class names) and `probability` or, of a classifier without, `decision`.
     sample
         Image files to compare on.
 
     Raises
     ------
     ModelError
-        The target exists or cannot be made, the network's own file cannot become part of a Keras file, or
-        the `.keras` file does not give the model's answers (it is removed then).
+        The target exists or cannot be made, the classifier or the network's own file cannot become part of
+        a Keras file, or the `.keras` file does not give the model's answers (it is removed then).
     """
     try:
         target = expanded(target)
@@ -88,108 +89,11 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
         done = _compare(scorer, _loaded(aside, form, scorer), sample, target)
         if form == "keras" and done.difference > KERAS_TOLERANCE:
             raise ModelError(
-                f"The Keras file differs from the model by {done.difference:.2g} in a probability, more "
-                f"than {KERAS_TOLERANCE:g}: it was not kept."
+                f"The Keras file differs from the model by {done.difference:.2g} {_MEASURED[done.gives]}, "
+                f"more than {KERAS_TOLERANCE:g}: it was not kept."
             )
         aside.replace(target)
     return done
-
-
-def keras_scorer(scorer: Scorer) -> Any:
-    """Build preprocessing, keras_network and classifier as one `keras.Model` of Keras's own layers."""
-    network = scorer.network
-    if not isinstance(scorer.head, LinearHead | PerceptronHead):
-        raise ModelError(
-            "The model's classifier cannot become part of a Keras model: logistic regression and "
-            "multilayer "
-            "perceptrons of MLlib can. Serve the model by MLflow instead (mlflow models serve, tuner "
-            "predict), "
-            "or search one of these."
-        )
-    keras = import_keras()
-    if Path(network.file).suffix != ".keras":
-        raise ModelError(
-            f"The network {network.name} is a SavedModel, which cannot become part of a Keras model: save "
-            "the network as a .keras file and search again."
-        )
-    keras_network = open_keras(Path(network.file), network.input_size, network.precision)
-    pixels = keras.Input((*network.input_size, 3), name="pixels")
-    features = keras_network(_preprocessing(keras, network.preprocessing)(pixels), training=False)
-    if len(features.shape) == 4:
-        features = _pooling(keras, network.pooling)(features)
-    probability = _classifier(keras, scorer.head, network.width)(features)
-    index = keras.ops.argmax(probability, axis=-1)
-    names = keras.layers.StringLookup(
-        vocabulary=list(scorer.labels),
-        num_oov_indices=0,
-        oov_token=max(scorer.labels, key=len) + "?",  # its own, "[UNK]", may be a class
-        invert=True,
-        name=PREDICTION,
-    )
-    return keras.Model(pixels, {PREDICTION: names(index), PROBABILITY: probability})
-
-
-def _preprocessing(keras: Any, name: Preprocessing) -> Callable[[Any], Any]:
-    """The arithmetic of a mode as Keras's own layers."""
-    mode, layers = MODES[name], []
-    if mode.divisor != 1:
-        layers.append(keras.layers.Rescaling(1 / mode.divisor))
-    if any(mode.mean):
-        variance = [value**2 for value in mode.deviation]
-        layers.append(keras.layers.Normalization(mean=mode.mean, variance=variance))
-
-    def apply(pixels: Any) -> Any:
-        values = keras.ops.flip(pixels, axis=-1) if mode.bgr else pixels
-        for layer in layers:
-            values = layer(values)
-        return values
-
-    return apply
-
-
-def _pooling(keras: Any, name: Pooling) -> Any:
-    layers = keras.layers
-    kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}
-    return kinds[name](dtype="float32")
-
-
-def _classifier(keras: Any, head: Head, width: int) -> Callable[[Any], Any]:
-    """MLlib's classifier as layers in float64, as MLlib computes."""
-    if isinstance(head, LinearHead):
-        layer: Callable[[Any], Any] = _dense(keras, head, width)
-        return layer
-    assert isinstance(head, PerceptronHead)
-    steps = head.affine()
-    layers = []
-    for place, (matrix, bias) in enumerate(steps, start=1):
-        last = place == len(steps)
-        dense = keras.layers.Dense(
-            matrix.shape[1],
-            activation="softmax" if last else "sigmoid",
-            dtype="float64",
-            name=PROBABILITY if last else f"hidden_{place}",
-        )
-        dense.build((None, matrix.shape[0]))
-        dense.set_weights([matrix, bias])
-        layers.append(dense)
-
-    def apply(features: Any) -> Any:
-        for layer in layers:
-            features = layer(features)
-        return features
-
-    return apply
-
-
-def _dense(keras: Any, head: LinearHead, width: int) -> Any:
-    """MLlib's classifier as a layer in float64, as MLlib computes; two classes become a softmax of two."""
-    kernel, bias = head.coefficients.T, head.intercepts
-    if kernel.shape[1] == 1:
-        kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.array([0.0, bias[0]])
-    layer = keras.layers.Dense(kernel.shape[1], activation="softmax", dtype="float64", name=PROBABILITY)
-    layer.build((None, width))
-    layer.set_weights([kernel, bias])
-    return layer
 
 
 def _save_with_decoder(keras_network: Any, network: Network, folder: Path) -> None:
@@ -250,7 +154,7 @@ def _decode_png(content: Any, decoding: Decoding) -> Any:
 
 
 def _loaded(path: Path, form: Format, scorer: Scorer) -> Callable[[bytes], tuple[str, np.ndarray]]:
-    """Open what was written, as its user would: one image file → class name and probabilities."""
+    """Open what was written, as its user would: one image file → class name and scores."""
     keras = import_keras()
     import tensorflow as tf
 
@@ -269,7 +173,7 @@ def _loaded(path: Path, form: Format, scorer: Scorer) -> Callable[[bytes], tuple
 
     def answer(content: bytes) -> tuple[str, np.ndarray]:
         result = run(content)
-        return result[PREDICTION].numpy()[0].decode(), result[PROBABILITY].numpy()[0]
+        return result[PREDICTION].numpy()[0].decode(), result[scorer.score_column].numpy()[0]
 
     return answer
 
@@ -283,15 +187,28 @@ def _compare(
     import tensorflow as tf
 
     expected, reasons = scorer.score(sample)
+    size = _size(scorer, expected)
     difference, disagreements, compared = 0.0, 0, 0
     for content, row, reason in zip(sample, expected, reasons, strict=True):
         if reason is not None:
             continue
         try:
-            name, probability = exported(content)
+            name, scores = exported(content)
         except (ImageError, tf.errors.OpError):  # a format that TensorFlow does not read
             continue
         compared += 1
-        difference = max(difference, float(np.abs(probability - row).max()))
+        difference = max(difference, float(np.abs(scores - row).max()) / size)
         disagreements += name != scorer.labels[int(row.argmax())]
-    return Export(path, compared, difference, disagreements, len(sample) - compared)
+    unread = len(sample) - compared
+    return Export(path, scorer.head.gives, compared, difference, disagreements, unread)
+
+
+def _size(scorer: Scorer, scores: np.ndarray) -> float:
+    """What a difference is measured by: 1 or, of decision values, the greatest.
+
+    That of a class which the classifier does not know is the same everywhere, and does not count.
+    """
+    if scorer.head.gives == "probability":
+        return 1.0
+    known = np.abs(scores[scores > LEAST_SCORE])
+    return float(known.max(initial=0.0)) or 1.0

@@ -79,6 +79,7 @@ def check_equal(found: list[list[Row] | None], expected: list[list[tuple[str, st
 # A real network ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @LITE
 def test_photographs_get_the_names_of_the_reference_network(spark: SparkSession, shared: Path) -> None:
     """In both columns, and beside the JVM-free path: the same to 1e-5."""

@@ -281,6 +281,7 @@ def test_a_search_that_is_taken_over_by_force_gives_way(folder: Path, tmp_path: 
     other = tmp_path / "elsewhere"
     other.mkdir()
     with SearchProcess(folder, *SEARCH, "--max_evals", 200) as search:
+        wait_until(extracting(folder))  # before, there may be no run to look for
         wait_until(lambda: search.trials("FINISHED"), 240)
         options = ("--resume", "last", "--cache", "cache", "--force", "--max_evals", 8)
         with SearchProcess(other, "search", *options, uri=search.uri) as second:

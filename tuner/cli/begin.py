@@ -12,7 +12,6 @@ from rich.text import Text
 
 from tuner.base.errors import ExperimentError, ImageSourceError
 from tuner.base.interrupts import advising
-from tuner.base.wording import visible
 from tuner.cli.screen import BEFORE, Screen
 from tuner.drafts.examples import examples, find_example, write_new
 
@@ -52,9 +51,9 @@ def new(
     target = to or Path(f"{draft.file_name}.yaml")
     write_new(target, draft.text)
     for note in draft.notes:
-        _say(note)
-    _say(f"{target}: {draft.summary}")
-    _say(f"search with: tuner search --experiment {shlex.quote(str(target))}")
+        console.say(note)
+    console.say(f"{target}: {draft.summary}")
+    console.say(f"search with: tuner search --experiment {shlex.quote(str(target))}")
 
 
 def _write_example(name: str, to: Path | None) -> None:
@@ -62,13 +61,13 @@ def _write_example(name: str, to: Path | None) -> None:
         found = find_example(name)
         target = to or Path(f"{name}.yaml")
         write_new(target, found.file.read_text(encoding="utf-8"))
-        _say(f"{target}: {found.about}")
+        console.say(f"{target}: {found.about}")
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for one in examples():
         table.add_row(*map(Text, (one.name, one.about)))
     console.print(table)
-    _say("tuner new --example NAME writes one into the working folder")
+    console.say("tuner new --example NAME writes one into the working folder")
 
 
 @app.command(rich_help_panel=BEFORE)
@@ -125,8 +124,4 @@ def import_images(
         f"written now; in an experiment, images: {done.place}" + (", split.given: folders" if given else "")
     )
     for line in said:
-        _say(line)
-
-
-def _say(text: str) -> None:
-    console.print(visible(text), markup=False, soft_wrap=True)
+        console.say(line)

@@ -24,7 +24,6 @@ app = typer.Typer()
 console = Screen(highlight=False)
 
 _NOT_READY = 1  # exit code: nothing that was given is wrong, and a search would not run
-_LOG_WIDTH = 200  # of tables in a file or a pipe
 _MARKS = {"ok": "ok", "note": "note", "wrong": "WRONG", "left out": "-"}
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red", "left out": "dim"}
 _SHOWN_KEY = 12
@@ -53,9 +52,9 @@ def doctor(
             wrong.append(finding.about)
     console.print()
     if wrong:
-        _say(f"The search {read.name} would not run here: look at {', '.join(wrong)}, above.")
+        console.say(f"The search {read.name} would not run here: look at {', '.join(wrong)}, above.")
         raise typer.Exit(_NOT_READY)
-    _say(
+    console.say(
         f"What was looked at is in order for the search {read.name}."
         if quick
         else f"The search {read.name} would run here."
@@ -71,7 +70,7 @@ def _show(finding: Finding) -> None:
         soft_wrap=True,
     )
     if finding.type:
-        _say(f"{'':<23} type: {finding.type}")
+        console.say(f"{'':<23} type: {finding.type}")
 
 
 @app.command(rich_help_panel=MACHINE)
@@ -123,18 +122,19 @@ def _list_or_prune(
     chosen = chosen_of(contents.features(), networks, older_than)
     if not chosen:
         few = " that was not used for so long" if older_than else ""
-        _say(f"There are no features in the cache {cache}{few}.")
+        console.say(f"There are no features in the cache {cache}{few}.")
         return
-    # A file or a pipe has no width of its own, and cut names are of no use there.
-    (console if console.is_terminal else Screen(width=_LOG_WIDTH)).print(_table(chosen))
+    console.show(_table(chosen))
     total = f"{len(chosen)} networks, {sum(held.images for held in chosen):,} images, "
     total += _size(sum(held.bytes for held in chosen))
     if prune:
         contents.prune(chosen)
-        _say(f"{total}: removed from {cache}")
+        console.say(f"{total}: removed from {cache}")
         return
     files, size = contents.network_files()
-    _say(f"{total} in {cache}; beside them {files} network files, {_size(size)}, which models may need")
+    console.say(
+        f"{total} in {cache}; beside them {files} network files, {_size(size)}, which models may need"
+    )
 
 
 def _table(chosen: list[HeldFeatures]) -> Table:
@@ -161,7 +161,3 @@ def _size(count: int) -> str:
     while value >= 1024 and unit != "GiB":
         value, unit = value / 1024, next(units)
     return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-
-
-def _say(text: str) -> None:
-    console.print(visible(text), markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import typer
 from tuner.base import distribution
 from tuner.base.errors import ExperimentError, InvalidInput, TunerError
 from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
-from tuner.base.wording import VERBOSE, visible
+from tuner.base.wording import VERBOSE
 from tuner.cli import begin as cli_begin
 from tuner.cli import machine as cli_machine
 from tuner.cli import models as cli_models
@@ -51,8 +51,6 @@ _EPILOG = (
 )
 app = typer.Typer()
 console = Screen(highlight=False)
-
-_DEFAULT = str(DEFAULT_FILE)
 
 
 def _say_version(asked: bool) -> None:
@@ -154,9 +152,7 @@ def _search(
 ) -> SearchResult:
     read = read_experiment(given_file(experiment, screen), overrides)
     check_names(read)
-    from tuner.spark.launch import (
-        launch_spark,  # now that the file is known to be good: imports take seconds
-    )
+    from tuner.spark.launch import launch_spark  # the file is known to be good: imports take seconds
     from tuner.spark.worker_daemon import FOR_TRIALS
 
     launch = launch_spark(
@@ -212,7 +208,7 @@ def push(folder: Annotated[Path, typer.Argument(help="The folder that the search
 
 @app.command(rich_help_panel=SEARCHES)
 def features(
-    experiment: Annotated[Path, _FILE] = Path(_DEFAULT),
+    experiment: Annotated[Path, _FILE] = DEFAULT_FILE,
     images: Images = "",
     backbone: Backbones = "",
     precision: Precision = "",
@@ -260,13 +256,8 @@ commands = typer.Typer(
     epilog=_EPILOG,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _group in (
-    cli_begin.app,
-    app,
-    cli_spot_check.app,
-    cli_models.app,
-    cli_machine.app,
-):  # as `tuner --help` lists them
+# As `tuner --help` lists them.
+for _group in (cli_begin.app, app, cli_spot_check.app, cli_models.app, cli_machine.app):
     commands.add_typer(_group)
 
 
@@ -312,4 +303,4 @@ def _say(text: str, error: BaseException) -> None:
     screen = Screen(stderr=True, highlight=False)
     notes = [*getattr(error, "__notes__", []), *getattr(error.__cause__, "__notes__", [])]
     for line in [text, *notes]:
-        screen.print(visible(line), markup=False, soft_wrap=True)
+        screen.say(line)

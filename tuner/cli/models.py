@@ -25,7 +25,6 @@ console = Screen(highlight=False)
 
 _LISTED = 5  # of ImageNet's classes, as Keras and sparkdl list them
 _GATE_SAYS_NO = 3  # exit code: not a failure, and nothing that was given is wrong
-_LOG_WIDTH = 200  # of tables in a file or a pipe
 _METRICS = ("accuracy", "f1", "logLoss")
 
 Model = Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")]
@@ -199,8 +198,7 @@ def registry(
     table.add_column("data")
     for version in versions:
         table.add_row(*map(Text, _row(version)))
-    # A file or a pipe has no width of its own, and cut digests are of no use there.
-    (console if console.is_terminal else Screen(width=_LOG_WIDTH)).print(table)
+    console.show(table)
     for move in list_moves(store, name).moves if name else ():
         _say(_told(move))
 

@@ -8,11 +8,14 @@ from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
+from rich.table import Table
 
 from tuner.base.interrupts import NOT_READ, advice, ask_to_stop
+from tuner.base.wording import visible
 
 # The groups of commands in `tuner --help`.
 BEFORE, SEARCHES, MODELS, MACHINE = "Before a search", "Searches", "Models", "This machine"
+_LOG_WIDTH = 200  # of tables in a file or a pipe
 _SHOW_CURSOR = "\x1b[?25h"  # a bar that is drawn hides it
 
 
@@ -23,6 +26,14 @@ class Screen(Console):
         """Write nothing more, and stop; rich's own way leaves with success."""
         self.quiet = True
         stop_unread(self.file)  # type: ignore[arg-type]
+
+    def say(self, text: str) -> None:
+        """Write a line as it is, in letters that can be seen."""
+        self.print(visible(text), markup=False, soft_wrap=True)
+
+    def show(self, table: Table) -> None:
+        """Write a table: a file or a pipe has no width of its own, and cut names are of no use there."""
+        (self if self.is_terminal else Screen(width=_LOG_WIDTH)).print(table)
 
 
 def stop_unread(out: TextIO) -> None:

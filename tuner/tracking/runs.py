@@ -75,9 +75,6 @@ def _ended(tracking: Tracking, log: RunLog) -> Iterator[None]:
             yield
     except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
-        with suppress(*REFUSALS):
-            if answers(tracking):
-                _kill(log)
         raise
     except Exception as error:
         status = "FAILED"
@@ -94,14 +91,20 @@ def _ended(tracking: Tracking, log: RunLog) -> Iterator[None]:
         with nullcontext() if status == "FINISHED" else suppress(*REFUSALS):
             if status == "FINISHED" or answers(tracking):
                 mlflow.end_run(status)
+                if status == "KILLED":
+                    _say_stopped(log)
             else:
                 forget_active_run()
 
 
 def _kill(log: RunLog) -> None:
-    """End a run that is asked to stop, with a tag that stays when `mlflow run` writes FAILED over it."""
-    log.batch(tags={STOPPED: datetime.now(UTC).isoformat(timespec="seconds")})
     log.finish("KILLED")
+    _say_stopped(log)
+
+
+def _say_stopped(log: RunLog) -> None:
+    """Tag a run that was asked to stop: the tag stays when `mlflow run` writes FAILED over KILLED."""
+    log.batch(tags={STOPPED: datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def answers(tracking: Tracking) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
-from trial_ways import CORES, METRICS, fit_sklearn, requirements, suggested
+from trial_ways import CORES, METRICS, fit_sklearn, mllib_metrics, requirements, suggested
 
 from tuner.evaluation.metrics import Evaluation, evaluate, summarize_folds
 from tuner.networks.embedded.files import NETWORK_FILES
@@ -144,7 +144,6 @@ def seeds_way(given: Given) -> dict[str, Any]:
     import pandas as pd
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import LogisticRegression as SparkLogisticRegression
-    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F
 
@@ -185,12 +184,9 @@ def seeds_way(given: Given) -> dict[str, Any]:
         params = {name: point[name] for name in ("regParam", "elasticNetParam", "maxIter")}
         return Pipeline(stages=[featurizer, SparkLogisticRegression(**params)])
 
-    evaluator: Any = MulticlassClassificationEvaluator  # whose type knows literal names alone
-
     def score(model: Any, table: DataFrame) -> dict[str, float]:
         predictions = model.transform(table).select("label", "prediction", "probability").cache()
-        evaluators = {name: evaluator(metricName=name) for name in METRICS}
-        found = {name: one.evaluate(predictions) for name, one in evaluators.items()}
+        found = mllib_metrics(predictions)
         predictions.unpersist()
         return found
 

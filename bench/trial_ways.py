@@ -127,12 +127,19 @@ def spark_study_way(given: Mapping[str, Any], _: Data) -> Callable[[], None]:
     return lambda: study.optimize(objective, n_trials=given["trials"], n_jobs=CORES)
 
 
+def mllib_metrics(predictions: Any) -> dict[str, float]:
+    """Each of `METRICS` by MLlib's own evaluator, of a table of its predictions."""
+    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+
+    evaluator: Any = MulticlassClassificationEvaluator  # whose type knows literal names alone
+    return {name: evaluator(metricName=name).evaluate(predictions) for name in METRICS}
+
+
 def textbook_way(given: Mapping[str, Any], data: Data) -> Callable[[], None]:
     """Hyperopt's Trials, one after the other, MLlib on the driver, `mlflow.spark.log_model`."""
     import hyperopt
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import LogisticRegression as SparkLogisticRegression
-    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
     from pyspark.ml.functions import array_to_vector
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
@@ -155,16 +162,13 @@ def textbook_way(given: Mapping[str, Any], data: Data) -> Callable[[], None]:
     train, validation = frame(data.train, data.train_label), frame(data.validation, data.validation_label)
     train.count(), validation.count()
 
-    evaluator: Any = MulticlassClassificationEvaluator  # whose type knows literal names alone
-
     def objective(point: Point) -> dict[str, Any]:
         point = {**point, "maxIter": int(point["maxIter"])}
         with mlflow.start_run():
             model = Pipeline(stages=[SparkLogisticRegression(**point)]).fit(train)
             predictions = model.transform(validation)
             mlflow.log_params(point)
-            evaluators = {name: evaluator(metricName=name) for name in METRICS}
-            metrics = {name: one.evaluate(predictions) for name, one in evaluators.items()}
+            metrics = mllib_metrics(predictions)
             mlflow.log_metrics(metrics)
             counts: Any = predictions.groupBy("label", "prediction").count().toPandas()
             mlflow.log_dict(counts.to_dict(orient="list"), "confusion_matrix.json")

@@ -1,18 +1,10 @@
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.test_begin import run
 from tests.extraction.test_contents import fill, network
 from tuner.cli.machine import _size
-from tuner.cli.main import main
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["tuner", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture

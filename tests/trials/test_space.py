@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,25 @@ from tuner.trials.space import (
 )
 
 
-def propose(search: SearchSettings, evaluations: int) -> tuple[list[dict], Trials]:
-    """Run hyperopt itself on the space; the loss is arbitrary and depends on every parameter."""
+def by_two_parameters(point: dict) -> float:
+    """A loss that is arbitrary, and depends on parameters of logistic regression."""
+    return math.sin(point["regParam"] * 9) + point["maxIter"] / 7
+
+
+def by_anything(point: dict) -> float:
+    """A loss that is there whatever the classifier."""
+    return len(str(sorted(point.items(), key=str))) % 17
+
+
+def propose(
+    search: SearchSettings, evaluations: int, loss: Callable[[dict], float] = by_two_parameters
+) -> tuple[list[dict], Trials]:
+    """Run hyperopt itself on the space."""
     points: list[dict] = []
 
     def objective(point: dict) -> dict:
         points.append(point)
-        return {"loss": math.sin(point["regParam"] * 9) + point["maxIter"] / 7, "status": STATUS_OK}
+        return {"loss": loss(point), "status": STATUS_OK}
 
     trials = Trials()
     fmin(
@@ -256,33 +269,10 @@ def told(points: list[dict]) -> list[TrialParams]:
     return [TrialParams.from_point(point) for point in points]
 
 
-def propose_any(search: SearchSettings, evaluations: int) -> tuple[list[dict], Trials]:
-    """As `propose`, with a loss that is there whatever the classifier."""
-    points: list[dict] = []
-
-    def objective(point: dict) -> dict:
-        points.append(point)
-        return {"loss": len(str(sorted(point.items(), key=str))) % 17, "status": STATUS_OK}
-
-    trials = Trials()
-    fmin(
-        objective,
-        hyperopt_space(search),
-        algo=WithoutRepeats(search),
-        max_evals=evaluations,
-        trials=trials,
-        rstate=np.random.default_rng(0),
-        show_progressbar=False,
-        verbose=False,
-        return_argmin=False,
-    )
-    return points, trials
-
-
 @pytest.mark.parametrize("algorithm", ["tpe", "random", "anneal"])
 def test_each_classifier_has_its_own_parameters_and_no_others(algorithm: str) -> None:
     search = SearchSettings(**SEVERAL, algorithm=algorithm)
-    points, trials = propose_any(search, 40)
+    points, trials = propose(search, 40, by_anything)
     proposed = told(points)
     assert {params.classifier for params in proposed} == {spec.name for spec in search.classifier}
     for params, document in zip(proposed, trials.trials, strict=True):
@@ -306,7 +296,7 @@ def test_each_classifier_has_its_own_parameters_and_no_others(algorithm: str) ->
 def test_a_resumed_search_over_several_classifiers_proposes_what_it_would_have(algorithm: str) -> None:
     """Its documents are made of what runs say: parameters that a trial does not have are not there."""
     search = SearchSettings(**SEVERAL, algorithm=algorithm)
-    points, _ = propose_any(search, 12)
+    points, _ = propose(search, 12, by_anything)
     resumed = Trials()
     documents = [
         document_of(place, place + 1, TrialParams.from_point(params.to_dict()), search)
@@ -329,7 +319,7 @@ def test_points_of_several_classifiers_come_first() -> None:
     forest = {"backbone": "VGG19", "classifier": "RandomForest", "numTrees": 30, "maxDepth": 5}
     neighbours = {"backbone": "VGG16", "classifier": "sklearn.KNeighbors", "n_neighbors": 4}
     neighbours |= {"prestep": "PCA", "k": 3}
-    points, _ = propose_any(SearchSettings(**SEVERAL, points=[forest, neighbours]), 3)
+    points, _ = propose(SearchSettings(**SEVERAL, points=[forest, neighbours]), 3, by_anything)
     expected = [forest, neighbours | {"weights": "uniform"}]
     assert [params.to_dict() for params in told(points)[:2]] == expected
 
@@ -343,7 +333,7 @@ def test_a_finite_space_of_several_classifiers_is_searched_to_its_last_point() -
         ],
         class_weight="none",
     )
-    points, _ = propose_any(search, 60)
+    points, _ = propose(search, 60, by_anything)
     assert len(set(told(points))) == len(points) == 2 * (3 * 2 + (1 + 4))
 
 
@@ -351,16 +341,16 @@ def test_class_weight_is_searched_where_several_are_given() -> None:
     search = SearchSettings(
         backbone="VGG16", classifier="RandomForest,sklearn.Ridge", class_weight="none,balanced"
     )
-    proposed = told(propose_any(search, 20)[0])
+    proposed = told(propose(search, 20, by_anything)[0])
     assert {params.class_weight for params in proposed} == {"none", "balanced"}
     assert all(list(params.to_dict())[-1] == "class_weight" for params in proposed)
     fixed = SearchSettings(backbone="VGG16", class_weight="balanced")
-    assert all("class_weight" not in params.to_dict() for params in told(propose_any(fixed, 3)[0]))
+    assert all("class_weight" not in params.to_dict() for params in told(propose(fixed, 3, by_anything)[0]))
 
 
 def test_one_classifier_alone_is_named_and_its_labels_are_its_parameters() -> None:
     search = SearchSettings(backbone="VGG16", classifier="LogisticRegression", regParam="0.1")
-    (params,) = told(propose_any(search, 1)[0])
+    (params,) = told(propose(search, 1, by_anything)[0])
     assert params.classifier == "LogisticRegression"
     assert params.values["regParam"] == 0.1
     assert set(search.spaces) == {"regParam", "elasticNetParam", "maxIter"}

@@ -113,12 +113,12 @@ class WorkerChecks:
         if self.tracking is None:
             return
         from tuner.tracking.answering import check_answers, reason, without_credentials
-        from tuner.tracking.store import Tracking
+        from tuner.tracking.store import Tracking, sqlite_file
 
         uri, experiment_id, access, run_id, artifact = self.tracking
-        shown, database = without_credentials(uri), uri.removeprefix("sqlite:///").partition("?")[0]
+        shown, database = without_credentials(uri), sqlite_file(uri)
         advice = "workers need an MLflow server, or a store in a folder that they share with the driver"
-        if uri.startswith("sqlite:///") and not Path(database).is_file():  # it would make one of its own
+        if database is not None and not database.is_file():  # it would make one of its own
             raise TrackingError(f"The worker {host} does not see the MLflow store {shown}: {advice}.")
         try:
             store = Tracking(uri, experiment_id, access)

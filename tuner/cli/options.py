@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -53,14 +53,10 @@ def completing(name: str) -> Callable[[str], list[str]]:
 
 def _values(name: str) -> Iterator[str]:
     """What the schema says that a key is one of."""
-    from tuner.experiment.json_schema import experiment_schema
+    from tuner.experiment.json_schema import experiment_schema, fields_of
 
-    schema = experiment_schema()
     *groups, key = OVERRIDES[name]
-    holder: dict[str, Any] = schema
-    for group in groups:
-        holder = schema["$defs"][holder["properties"][group]["$ref"].rpartition("/")[2]]
-    field = holder["properties"][key]
+    field = fields_of(experiment_schema(), groups)[key]
     for option in field.get("anyOf", [field]):
         yield from map(str, option.get("enum", ()))
         if option.get("type") == "boolean":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -84,7 +83,7 @@ def _text(name: str, found: Survey, advice: Advice) -> str:
         "",
         "split:",
         *_given(found),
-        f"  test: {_ratio(advice.test):<14}    # held back for the winner, seen once",
+        f"  test: {advice.test!s:<14}    # held back for the winner, seen once",
         f"  validation: {advice.validation:<8}    # {_why_validation(advice, found)}",
         "",
         "search:",
@@ -117,10 +116,6 @@ def _weights(advice: Advice, found: Survey) -> list[str]:
 
 def _line(key: str, value: str) -> str:
     return yaml_text({key: value}).rstrip("\n")
-
-
-def _ratio(ratio: Fraction) -> str:
-    return f"{ratio.numerator}/{ratio.denominator}"
 
 
 def _wrapped_classes(found: Survey) -> list[str]:

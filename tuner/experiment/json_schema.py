@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -118,11 +119,18 @@ def _describe(schema: dict[str, Any]) -> None:
         definition.pop("description", None)
     for place, meaning in meanings().items():
         *groups, key = place.split(".")
-        holder = schema
-        for group in groups:
-            holder = schema["$defs"][holder["properties"][group]["$ref"].rpartition("/")[2]]
-        if key in holder["properties"]:
-            holder["properties"][key]["description"] = meaning
+        fields = fields_of(schema, groups)
+        if key in fields:
+            fields[key]["description"] = meaning
+
+
+def fields_of(schema: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """The keys of a group within groups, from the outermost; no groups: those of the file itself."""
+    holder = schema
+    for group in groups:
+        holder = schema["$defs"][holder["properties"][group]["$ref"].rpartition("/")[2]]
+    fields: dict[str, Any] = holder["properties"]
+    return fields
 
 
 def written_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -132,8 +132,7 @@ class Experiment(Frozen):
         if self.gate_metric in NEEDS_PROBABILITY and without:
             raise ValueError(
                 f"gate.metric is {self.gate_metric}, which needs probabilities, and {without[0]} "
-                "gives none: "
-                "set it to another metric"
+                "gives none: set it to another metric"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, cast
 
@@ -9,11 +10,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from tuner.base.choices import NEEDS_PROBABILITY, ClassWeight, Metric, WhereToFit
 from tuner.classifiers.parameters import PARAMETERS, TrialParams
+from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.space import Frozen, ParamSpace, Space, Value, shown
 from tuner.classifiers.table import DEFAULT, find_classifier
 from tuner.experiment.choices import Choice, ClassifierSpec, dimensions, read_classifiers
 from tuner.experiment.networks import NetworkSpec, parse_backbones
 
+_WITHOUT = "leave the classifier out"
 _PLACES = {"worker": "in the worker", "spark": "on Spark"}
 
 
@@ -47,6 +50,24 @@ def _parse_weights(value: object) -> object:
     if not isinstance(items, list | tuple):
         return value
     return ",".join(dict.fromkeys(str(item).strip() for item in items))
+
+
+def check_metric(row: Classifier, metric: Metric, otherwise: str) -> None:
+    """Refuse a metric that a classifier does not give; raises ValueError, which ends `otherwise`."""
+    if metric in NEEDS_PROBABILITY and row.gives == "decision":
+        raise ValueError(
+            f"{metric} needs probabilities, and {row.name} gives none: rank by another metric, such as "
+            f"accuracy or roc_auc, or {otherwise}"
+        )
+
+
+def check_weights(row: Classifier, class_weight: str, otherwise: str) -> None:
+    """Refuse weights for a classifier that knows none; raises ValueError, which ends `otherwise`."""
+    if class_weight != "none" and not row.weighted:
+        raise ValueError(
+            f"class_weight is {class_weight}, and {row.name} knows no weights: set it to none, or "
+            f"{otherwise}"
+        )
 
 
 class SearchSettings(Frozen):
@@ -102,9 +123,7 @@ class SearchSettings(Frozen):
     @field_validator("backbone")
     @classmethod
     def _names_differ(cls, value: tuple[NetworkSpec, ...]) -> tuple[NetworkSpec, ...]:
-        names = [spec.name for spec in value]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := _listed_twice(value):
             raise ValueError(f"the backbone {twice[0]} is listed twice: give each a name of its own")
         return value
 
@@ -113,9 +132,7 @@ class SearchSettings(Frozen):
     def _classifiers_differ(
         cls, value: tuple[ClassifierSpec, ...] | None
     ) -> tuple[ClassifierSpec, ...] | None:
-        names = [spec.name for spec in value or ()]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := _listed_twice(value or ()):
             raise ValueError(
                 f"the classifier {twice[0]} is listed twice: name it once, with all of its values"
             )
@@ -130,8 +147,8 @@ class SearchSettings(Frozen):
             if set_for_nobody:
                 raise ValueError(
                     f"{set_for_nobody[0]} is set, and is {DEFAULT}'s, which is not in "
-                    "search.classifier: add "
-                    f"it, or give {set_for_nobody[0]} to a classifier: {{name: …, {set_for_nobody[0]}: …}}"
+                    f"search.classifier: add it, or give {set_for_nobody[0]} to a classifier: "
+                    f"{{name: …, {set_for_nobody[0]}: …}}"
                 )
         return self
 
@@ -139,28 +156,17 @@ class SearchSettings(Frozen):
     def _classifiers_fit_the_search(self) -> SearchSettings:
         for choice in self.choices:
             row = choice.row
-            if self.metric in NEEDS_PROBABILITY and row.gives == "decision":
-                raise ValueError(
-                    f"{self.metric} needs probabilities, and {row.name} gives none: rank by another "
-                    "metric, "
-                    "such as accuracy or roc_auc, or leave the classifier out"
-                )
+            check_metric(row, self.metric, _WITHOUT)
             if self.fit != "auto" and self.fit not in row.fits:
                 raise ValueError(
                     f"fit is {self.fit}, and {row.name} fits {_PLACES[row.fits[0]]} only: leave fit out "
-                    "(auto), or leave the classifier out"
+                    f"(auto), or {_WITHOUT}"
                 )
-            if "balanced" in self.class_weights and not row.weighted:
-                raise ValueError(
-                    f"class_weight is {self.class_weight}, and {row.name} knows no weights: set it to "
-                    "none, "
-                    "or leave the classifier out"
-                )
+            check_weights(row, self.class_weight, _WITHOUT)
         if self.select == "one-standard-error" and len(self.choices) > 1:
             raise ValueError(
-                "select: one-standard-error takes the simplest model, and which of two classifiers "
-                "is simpler "
-                "is not known: search one of them, or select: best"
+                "select: one-standard-error takes the simplest model, and which of two classifiers is "
+                "simpler is not known: search one of them, or select: best"
             )
         return self
 
@@ -187,6 +193,11 @@ class SearchSettings(Frozen):
             except ValueError as error:
                 raise ValueError(f"point {place} {error}") from None
         return self
+
+
+def _listed_twice(specs: Sequence[NetworkSpec | ClassifierSpec]) -> list[str]:
+    names = [spec.name for spec in specs]
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _typed(choice: Choice, values: dict[str, Any]) -> dict[str, Value]:

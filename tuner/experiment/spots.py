@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, field_validator
 
-from tuner.classifiers.space import Frozen, nearest, shown
-from tuner.classifiers.table import CLASSIFIERS, SPOTS
+from tuner.classifiers.space import Frozen, shown
+from tuner.classifiers.table import CLASSIFIERS, SPOTS, find_classifier
 
 
 def _read_names(value: object) -> object:
@@ -32,8 +32,8 @@ class SpotCheck(Frozen):
     @classmethod
     def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for name in value or ():
-            if name not in CLASSIFIERS and name not in SPOTS:
-                raise ValueError(f"there is no classifier {name}: {nearest(name, [*CLASSIFIERS, *SPOTS])}")
+            if name not in SPOTS:
+                find_classifier(name)
         return value
 
     @property

@@ -7,6 +7,9 @@ from tuner.base.errors import ModelError
 FORMAT = 2
 """Raised whenever what is written cannot be read as before; 1 was before modules had folders."""
 
+FORMAT_KEY = "tunerFormat"
+"""Where it stands in the metadata of a stage of ours."""
+
 
 def check_format(what: str, found: object) -> None:
     """Refuse what was saved in another format.

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.inspection import permutation_importance
 from sklearn.metrics import auc, roc_curve
 
 from tuner.base.choices import LOWER_IS_BETTER
@@ -164,6 +162,9 @@ def parameter_importance(trials: pd.DataFrame, metric: str) -> go.Figure:
     ----------
     L. Breiman, "Random Forests", Machine Learning 45 (2001), section 10.
     """
+    from sklearn.ensemble import RandomForestRegressor  # workers draw, too, and never this
+    from sklearn.inspection import permutation_importance
+
     finished = _finished(trials, metric)
     names = [name for name in (BACKBONE, CLASSIFIER, *searched_columns(trials)) if name in finished]
     varied = [name for name in names if finished[name].nunique(dropna=False) > 1]

@@ -18,8 +18,7 @@ from tuner.reports.markdown import markdown_table, markdown_text
 
 _NO_PROBABILITY = (
     "- It gives no probabilities: its answers have `decision`, of each class a value of any size, "
-    "the greatest "
-    "of which decides."
+    "the greatest of which decides."
 )
 DESCRIPTION_LENGTH = 5_000  # what MLflow's registry keeps of a version's description
 

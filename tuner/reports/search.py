@@ -36,11 +36,8 @@ def log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> N
         space[CLASSIFIER] = ",".join(spec.name for spec in search.classifier)
     if len(search.class_weights) > 1:
         space[CLASS_WEIGHT] = search.class_weight
-    run.json(dict(enumerate(prepared.labels)), names.LABELS_FILE)
+    log_prepared(run, prepared)
     run.json(space, names.SPACE_FILE)
-    run.parquet(prepared.index[["path", "label", "digest", "part"]], names.SPLIT_FILE)
-    run.text(plotly_js(), names.PLOTLY_FILE)
-    run.csv(prepared.quarantine, names.QUARANTINE_FILE)
     settings = {name: getattr(search, name) for name in _SETTINGS}
     settings |= {"images": experiment.images, "validation": experiment.split.validation}
     run.batch(
@@ -56,6 +53,14 @@ def log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> N
         _log_input(experiment, prepared, part)
     for file in weights_files(prepared):
         run.file(file, names.NETWORKS_FOLDER)
+
+
+def log_prepared(run: RunLog, prepared: PreparedImages) -> None:
+    """Log the classes, the split what was left out, and the script that draws charts."""
+    run.json(dict(enumerate(prepared.labels)), names.LABELS_FILE)
+    run.parquet(prepared.index[["path", "label", "digest", "part"]], names.SPLIT_FILE)
+    run.text(plotly_js(), names.PLOTLY_FILE)
+    run.csv(prepared.quarantine, names.QUARANTINE_FILE)
 
 
 def _log_input(experiment: Experiment, prepared: PreparedImages, part: str) -> None:

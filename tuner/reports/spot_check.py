@@ -14,7 +14,8 @@ from tuner.base.choices import LOWER_IS_BETTER
 from tuner.base.errors import SearchError
 from tuner.experiment.schema import Experiment
 from tuner.preparation.images import PreparedImages
-from tuner.reports.pages import figure_html, plotly_js
+from tuner.reports.pages import figure_html
+from tuner.reports.search import log_prepared
 from tuner.tracking import names
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
@@ -27,10 +28,7 @@ def log_spot_check_data(
     run: RunLog, experiment: Experiment, prepared: PreparedImages, spots: Sequence[str]
 ) -> None:
     """Log what a spot-check reads and tries, before its first trial."""
-    run.json(dict(enumerate(prepared.labels)), names.LABELS_FILE)
-    run.parquet(prepared.index[["path", "label", "digest", "part"]], names.SPLIT_FILE)
-    run.text(plotly_js(), names.PLOTLY_FILE)
-    run.csv(prepared.quarantine, names.QUARANTINE_FILE)
+    log_prepared(run, prepared)
     run.json({"backbone": list(prepared.networks), "classifiers": list(spots)}, names.SPACE_FILE)
     settings = {name: getattr(experiment.search, name) for name in _SETTINGS}
     settings |= {"images": experiment.images, "validation": experiment.split.validation}

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from tuner.base.choices import NEEDS_PROBABILITY
 from tuner.base.errors import ExperimentError
 from tuner.base.interrupts import advising
 from tuner.classifiers.parameters import PARAMETERS, TrialParams
@@ -19,6 +18,7 @@ from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS
 from tuner.experiment.file import experiment_of
 from tuner.experiment.schema import Experiment
+from tuner.experiment.search import check_metric, check_weights
 from tuner.networks.table import check_names
 from tuner.preparation.classifiers import size_limits
 from tuner.preparation.images import open_cache
@@ -28,6 +28,8 @@ from tuner.spark.launch import SparkLaunch
 from tuner.tracking.store import open_tracking
 from tuner.trials.grid import GridTrial, grid_proposals
 from tuner.trials.spark_trials import make_trials, run_trials
+
+_OTHERS = "name the classifiers that do (spot_check.classifiers)"
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,15 @@ def check_spots(experiment: Experiment, spots: Sequence[str]) -> None:
     search = experiment.search
     for spot in spots:
         row = CLASSIFIERS[SPOTS[spot][0]]
-        if search.metric in NEEDS_PROBABILITY and row.gives == "decision":
-            raise ExperimentError(
-                f"{search.metric} needs probabilities, and {row.name} gives none: rank by another "
-                "metric, such "
-                "as accuracy or roc_auc, or name the classifiers that do (spot_check.classifiers)."
-            )
-        if search.class_weight != "none" and not row.weighted:
-            raise ExperimentError(
-                f"class_weight is {search.class_weight}, and {row.name} knows no weights: set it to "
-                "none, or "
-                "name the classifiers that do (spot_check.classifiers)."
-            )
+        try:
+            check_metric(row, search.metric, _OTHERS)
+            check_weights(row, search.class_weight, _OTHERS)
+        except ValueError as error:
+            raise ExperimentError(f"{error}.") from None
         if search.fit != "auto" and search.fit not in row.fits:
             raise ExperimentError(
-                f"fit is {search.fit}, and {row.name} does not fit there: leave it out (auto), or name the "
-                "classifiers that do (spot_check.classifiers)."
+                f"fit is {search.fit}, and {row.name} does not fit there: leave it out (auto), or "
+                f"{_OTHERS}."
             )
     if "," in search.class_weight:
         raise ExperimentError("A spot-check tries one class_weight: set it to none or balanced.")
@@ -195,8 +190,7 @@ def check_then_search(experiment: Experiment) -> None:
     if experiment.search.select == "one-standard-error":
         raise ExperimentError(
             "select: one-standard-error takes the simplest model, and which of two classifiers is "
-            "simpler is "
-            "not known: set select to best for a search after a spot-check."
+            "simpler is not known: set select to best for a search after a spot-check."
         )
 
 

@@ -89,8 +89,7 @@ class WorkerFits:
             found = fit(standardized, seen.label_index, classes=self.classes, **values)
             made = _Made(found, found.objectiveHistory)
         else:
-            whole = self.matrices.open(self.params.backbone)
-            seen = whole if held_back is None else whole.all_but(held_back)
+            seen = self._rows(held_back)
             weights = class_weights(seen.label_index, self._weight)
             started = time.monotonic()
             fitted = fit_sklearn(
@@ -109,9 +108,12 @@ class WorkerFits:
         key = (self.matrices.folder, self.params.backbone, held_back, self._weight)
         return _KEPT.get(key, self._standardize, held_back, budget)
 
-    def _standardize(self, held_back: str | None) -> tuple[FeatureTable, Standardized]:
+    def _rows(self, held_back: str | None) -> FeatureTable:
         whole = self.matrices.open(self.params.backbone)
-        table = whole if held_back is None else whole.all_but(held_back)
+        return whole if held_back is None else whole.all_but(held_back)
+
+    def _standardize(self, held_back: str | None) -> tuple[FeatureTable, Standardized]:
+        table = self._rows(held_back)
         return table, Standardized(table.features, class_weights(table.label_index, self._weight))
 
 

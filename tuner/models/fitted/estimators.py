@@ -27,16 +27,17 @@ def weight_of(params: TrialParams, class_weight: ClassWeight) -> ClassWeight:
     return params.class_weight or class_weight
 
 
-def classifier_params(params: TrialParams, class_weight: ClassWeight = "none") -> dict[str, Any]:
-    """What `LogisticRegression` is given for a trial's parameters, by MLlib's names."""
-    columns = {
-        "featuresCol": FEATURES,
-        "labelCol": LABEL_INDEX,
-        "predictionCol": PREDICTION,
-        "probabilityCol": PROBABILITY,
-    }
+def _columns(params: TrialParams, class_weight: ClassWeight) -> dict[str, Any]:
+    """What every estimator reads and writes, by MLlib's names."""
+    columns = {"featuresCol": FEATURES, "labelCol": LABEL_INDEX, "predictionCol": PREDICTION}
     if weight_of(params, class_weight) != "none":
         columns["weightCol"] = WEIGHT
+    return columns
+
+
+def classifier_params(params: TrialParams, class_weight: ClassWeight = "none") -> dict[str, Any]:
+    """What `LogisticRegression` is given for a trial's parameters, by MLlib's names."""
+    columns = _columns(params, class_weight) | {"probabilityCol": PROBABILITY}
     return {**columns, **params.values, "maxBlockSizeInMB": _BLOCK_MB}
 
 
@@ -67,13 +68,7 @@ def estimator(
         values["layers"] = [width, values.pop(_HIDDEN), classes]
     if row.seeded:
         values["seed"] = seed
-    columns: dict[str, Any] = {
-        "featuresCol": FEATURES,
-        "labelCol": LABEL_INDEX,
-        "predictionCol": PREDICTION,
-    }
-    if weight_of(params, class_weight) != "none":
-        columns["weightCol"] = WEIGHT
+    columns = _columns(params, class_weight)
     if row.one_vs_rest:
         one = made(**values).setRawPredictionCol(DECISION)
         return OneVsRest(classifier=one, rawPredictionCol=DECISION, **columns)

@@ -73,8 +73,7 @@ def _check_classes(row: Classifier, known: int, classes: int) -> None:
     if known != classes:
         raise TrialError(
             f"{row.title} was fitted on {known} of {classes} classes: each needs an image in every "
-            "part that "
-            "is fitted on; give the rare ones more images."
+            "part that is fitted on; give the rare ones more images."
         )
 
 

@@ -21,10 +21,9 @@ from pyspark.sql.pandas.functions import arrow_udf
 from tuner.base.errors import ModelError
 from tuner.base.uris import hadoop_path
 from tuner.classifiers.scikit import SklearnHead
-from tuner.models.format import FORMAT, check_format
+from tuner.models.format import FORMAT, FORMAT_KEY, check_format
 from tuner.models.mllib_files import PythonStage
 
-_FORMAT_KEY = "tunerFormat"
 _FOLDER = "sklearn"  # inside a saved model: the classifier
 
 
@@ -126,7 +125,7 @@ class SklearnStage:
 
     def write(self, folder: Path) -> None:
         """Write to a folder that is not there yet; needs no session."""
-        PythonStage.of(self.model, **{_FORMAT_KEY: FORMAT}).write(folder)
+        PythonStage.of(self.model, **{FORMAT_KEY: FORMAT}).write(folder)
         place = folder / _FOLDER
         place.mkdir()
         self.model._head.write(place)
@@ -146,7 +145,7 @@ class _Reader(MLReader):  # type: ignore[type-arg]
     def load(self, path: str) -> SklearnModel:
         """Read parameters and classifier."""
         metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
-        check_format(f"The SklearnModel in {path}", metadata.get(_FORMAT_KEY))
+        check_format(f"The SklearnModel in {path}", metadata.get(FORMAT_KEY))
         model = SklearnModel(head=SklearnHead.read(_local(path) / _FOLDER))
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
@@ -158,7 +157,6 @@ def _local(uri: str) -> Path:
     if path is None:
         raise ModelError(
             f"A classifier of scikit-learn is saved and loaded as a local folder, and {uri} is none: "
-            "save it "
-            "to a local or shared folder and copy it from there."
+            "save it to a local or shared folder and copy it from there."
         )
     return path

@@ -11,13 +11,12 @@ from pyspark.ml.util import DefaultParamsReader, MLReader, MLWriter
 
 from tuner.base.errors import NetworkError
 from tuner.base.uris import hadoop_path
-from tuner.models.format import FORMAT, check_format
+from tuner.models.format import FORMAT, FORMAT_KEY, check_format
 from tuner.models.mllib_files import PythonStage
 
 if TYPE_CHECKING:
     from tuner.models.stages.transformer import NetworkTransformer
 
-_FORMAT_KEY = "tunerFormat"  # in the saved metadata
 _FOLDER = "network"  # inside what is saved: the network, when it is carried
 
 
@@ -37,7 +36,7 @@ class NetworkStage:
         network = self.transformer.network()
         identified = self.transformer.copy()
         identified.describe(network)
-        PythonStage.of(identified, **{_FORMAT_KEY: FORMAT}).write(folder)
+        PythonStage.of(identified, **{FORMAT_KEY: FORMAT}).write(folder)
         if identified.getOrDefault(identified.embedWeights):
             place = folder / _FOLDER
             place.mkdir()
@@ -66,7 +65,7 @@ class NetworkReader(MLReader):  # type: ignore[type-arg]
     def load(self, path: str) -> NetworkTransformer:
         """Read the parameters, and find the network in the saved folder if it is there."""
         metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
-        check_format(f"The {self._kind.__name__} in {path}", metadata.get(_FORMAT_KEY))
+        check_format(f"The {self._kind.__name__} in {path}", metadata.get(FORMAT_KEY))
         transformer = self._kind()
         transformer._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(transformer, metadata)

@@ -25,7 +25,7 @@ def test_every_network_meets_every_classifier_the_slow_ones_first() -> None:
     costs = [CLASSIFIERS[one.classifier or ""].cost for one in params]
     assert costs == sorted(costs, reverse=True)
     assert spots[0] == "sklearn.GradientBoosting-100"
-    assert params[0].values == {"n_estimators": 100}
+    assert params[0].values == {"n_estimators": 100, "max_depth": 3, "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,11 @@ def test_the_best_combinations_become_a_search_over_their_networks_and_classifie
     assert [spec.name for spec in search.backbone] == ["VGG19"]
     assert [spec.name for spec in search.classifier or ()] == ["sklearn.Ridge", "RandomForest"]
     assert str(search.spaces["sklearn.Ridge.alpha"]) == "1,10"
+    assert [point.params().to_dict() for point in search.points] == [
+        {"backbone": "VGG19", "classifier": "sklearn.Ridge", "alpha": 1.0},
+        {"backbone": "VGG19", "classifier": "sklearn.Ridge", "alpha": 10.0},
+        {"backbone": "VGG19", "classifier": "RandomForest", "numTrees": 100, "maxDepth": 5},
+    ]
     assert [spec.name for spec in search_of_best(one, table, 1, MANY).search.classifier or ()] == [
         "sklearn.Ridge"
     ]
@@ -94,7 +99,9 @@ def test_a_search_after_a_spot_check_has_nothing_of_classifiers_that_are_not_in_
             for number, (spot, p) in enumerate(zip(spots, params, strict=True), start=1)
         ]
         search = search_of_best(one, ranked_table(results, spots, "accuracy"), 1, MANY).search
-        assert search.points == ()
+        assert [point.classifier for point in search.points] == (
+            [] if best == "LogisticRegression" else [best[:-2]]
+        )
         assert ("regParam" in search.spaces) == (best == "LogisticRegression")
     assert str(search.spaces["regParam"]) == "0.1,0.2"
 

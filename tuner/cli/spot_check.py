@@ -17,6 +17,7 @@ from tuner.drafts.examples import DEFAULT_FILE
 from tuner.experiment.file import experiment_of, read_experiment
 
 if TYPE_CHECKING:
+    from tuner.experiment.schema import Experiment
     from tuner.searches.spot_check import SpotCheckResult
 
 app = typer.Typer()
@@ -87,7 +88,20 @@ def spot_check(
         again = search_of_best(read, done.table, then_search, done.limits)
         if read.search.points:
             console.print("search.points are left out: they are of the experiment's own classifiers")
+        show_start(again, min(then_search, int((done.table["status"] == "FINISHED").sum())), console)
         show_result(run_search(again, master=master or None, console=console), console)
+
+
+def show_start(search: Experiment, best: int, console: Console) -> None:
+    """Print with how many of the best combinations a search begins."""
+    begins, backbones = len(search.search.points), len(search.search.backbone)
+    console.print()
+    console.print(
+        f"a search over {', '.join(choice.row.name for choice in search.search.choices)} on "
+        f"{backbones} {'backbone' if backbones == 1 else 'backbones'} begins with {begins} of the "
+        f"{best} best combinations"
+        + ("" if begins == best else ": the others' values are the library's own, outside its spaces")
+    )
 
 
 def show_spot_check(done: SpotCheckResult, metric: str, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS
 from tuner.experiment.file import experiment_of
 from tuner.experiment.schema import Experiment
-from tuner.experiment.search import check_metric, check_weights
+from tuner.experiment.search import SearchSettings, check_metric, check_weights
 from tuner.networks.table import check_names
 from tuner.preparation.classifiers import size_limits
 from tuner.preparation.images import open_cache
@@ -29,6 +29,7 @@ from tuner.tracking.store import open_tracking
 from tuner.trials.grid import GridTrial, grid_proposals
 from tuner.trials.spark_trials import make_trials, run_trials
 
+_AFTER = "The search after the spot-check"
 _OTHERS = "name the classifiers that do (spot_check.classifiers)"
 
 
@@ -200,7 +201,8 @@ def search_of_best(
     """The experiment of a search over the networks and classifiers of the best combinations.
 
     A classifier that the experiment describes keeps its spaces, another has its row's, within the limits.
-    Points of the experiment's search are left out, for they are of its own classifiers.
+    The search begins with the combinations themselves, so that it is no worse, but for those that lie
+    outside the spaces. Points of the experiment's search are left out, for they are of its own classifiers.
     """
     best = table[table["status"] == "FINISHED"].head(count)
     backbones = set(best["backbone"])
@@ -215,7 +217,23 @@ def search_of_best(
     if DEFAULT not in families:
         for name in PARAMETERS:
             data["search"].pop(name, None)
-    return experiment_of(data, "The search after the spot-check")
+    search = experiment_of(data, _AFTER).search
+    data["search"]["points"] = list(_starts(search, best))
+    return experiment_of(data, _AFTER)
+
+
+def _starts(search: SearchSettings, best: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Those of the best combinations that lie in the search's space, as its points."""
+    choices = {choice.name: choice for choice in search.choices}
+    for backbone, spot in zip(best["backbone"], best["classifier"], strict=True):
+        name, values = SPOTS[str(spot)]
+        try:
+            choices[name].check_point(values)
+        except (
+            ValueError
+        ):  # a value is left to the library, whose own is none of a space: trees of any depth
+            continue
+        yield {"backbone": str(backbone), "classifier": name, **values}
 
 
 def within(row: Classifier, limits: Mapping[str, int]) -> dict[str, str]:

@@ -17,7 +17,7 @@ MLLIB = (
         "classification.LogisticRegression",
         (_REG, ranged("elasticNetParam", 0.0, 1.0, 0, 1, simpler="larger"), counted("maxIter", 5, 30, 0)),
         fits=("worker", "spark"),
-        spots={"LogisticRegression": {"regParam": 0.01, "elasticNetParam": 0.0, "maxIter": 100}},
+        spots={"LogisticRegression": {"regParam": 0.01, "elasticNetParam": 0.0, "maxIter": 30}},
     ),
     Classifier(
         "LinearSVC",
@@ -42,7 +42,7 @@ MLLIB = (
         ),
         seeded=True,
         cost=15,
-        spots={"DecisionTree": {}},
+        spots={"DecisionTree": {"maxDepth": 5, "minInstancesPerNode": 1, "impurity": "gini"}},
     ),
     Classifier(
         "RandomForest",
@@ -52,7 +52,7 @@ MLLIB = (
         (counted("numTrees", 20, 200), counted("maxDepth", 3, 12, 0, 30)),
         seeded=True,
         cost=20,
-        spots={"RandomForest-100": {"numTrees": 100}},
+        spots={"RandomForest-100": {"numTrees": 100, "maxDepth": 5}},
     ),
     Classifier(
         "GBT",
@@ -68,7 +68,7 @@ MLLIB = (
         one_vs_rest=True,
         seeded=True,
         cost=200,
-        spots={"GBT": {}},
+        spots={"GBT": {"maxIter": 20, "maxDepth": 5, "stepSize": 0.1}},
     ),
     Classifier(
         "NaiveBayes",
@@ -93,7 +93,7 @@ MLLIB = (
         weighted=False,
         seeded=True,
         cost=20,
-        spots={"MultilayerPerceptron": {"hiddenSize": 64}},
+        spots={"MultilayerPerceptron": {"hiddenSize": 64, "maxIter": 100}},
     ),
     Classifier(
         "FM",
@@ -111,6 +111,6 @@ MLLIB = (
         weighted=False,
         seeded=True,
         cost=100,
-        spots={"FM": {}},
+        spots={"FM": {"factorSize": 8, "maxIter": 100, "stepSize": 1.0}},
     ),
 )

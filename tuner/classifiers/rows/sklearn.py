@@ -41,8 +41,8 @@ def _sklearn(name: str, title: str, implementation: str, *parameters: Parameter,
     )
 
 
-def _hundred(name: str) -> dict[str, Mapping[str, Value]]:
-    return {f"{name}-100": {"n_estimators": 100}}
+def _hundred(name: str, **more: Value) -> dict[str, Mapping[str, Value]]:
+    return {f"{name}-100": {"n_estimators": 100, **more}}
 
 
 SKLEARN = (
@@ -53,6 +53,7 @@ SKLEARN = (
         ranged("C", 1e-4, 100, _POSITIVE, simpler="smaller", log=True),
         fixed={"max_iter": 1000},
         cost=4,
+        spots={"LogisticRegression": {"C": 1.0}},
     ),
     _sklearn(
         "SGD",
@@ -63,6 +64,7 @@ SKLEARN = (
         fixed={"loss": "hinge"},
         gives="decision",
         seeded=True,
+        spots={"SGD": {"alpha": 1e-4, "penalty": "l2"}},
     ),
     _sklearn(
         "PassiveAggressive",
@@ -103,7 +105,7 @@ SKLEARN = (
         ranged("learning_rate", 0.05, 2, _POSITIVE, log=True),
         seeded=True,
         cost=40,
-        spots=_hundred("AdaBoost"),
+        spots=_hundred("AdaBoost", learning_rate=1.0),
     ),
     _sklearn(
         "Bagging",
@@ -113,7 +115,7 @@ SKLEARN = (
         ranged("max_samples", 0.3, 1, _POSITIVE, 1),
         seeded=True,
         cost=100,
-        spots=_hundred("Bagging"),
+        spots=_hundred("Bagging", max_samples=1.0),
     ),
     _sklearn(
         "RandomForest",
@@ -146,7 +148,7 @@ SKLEARN = (
         _RATE,
         seeded=True,
         cost=1000,
-        spots=_hundred("GradientBoosting"),
+        spots=_hundred("GradientBoosting", max_depth=3, learning_rate=0.1),
     ),
     _sklearn(
         "HistGradientBoosting",
@@ -158,6 +160,7 @@ SKLEARN = (
         fixed={"early_stopping": False},  # else it holds images back by chance, where there are many
         seeded=True,
         cost=200,
+        spots={"HistGradientBoosting": {"max_iter": 100, "max_leaf_nodes": 31, "learning_rate": 0.1}},
     ),
     _sklearn(
         "KNeighbors",

@@ -83,8 +83,8 @@ def test_parallelism_that_starves_mllib_is_refused():
     check_slots(5, 4, "master local[5]")
 
 
-def test_second_session_in_a_process_is_refused(driver: DriverSession):
-    with pytest.raises(SessionError, match="already running"), driver_session("two", 1):
+def test_a_second_session_with_another_master_is_refused(driver: DriverSession):
+    with pytest.raises(SessionError, match="already running"), driver_session("two", 1, master="local[9]"):
         pass
 
 

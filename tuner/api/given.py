@@ -87,7 +87,7 @@ def _of_images(images: str, *, fits: bool) -> dict[str, Any]:
 
     found = survey(images)
     advice = advise(found)
-    search = {"class_weight": "balanced"} if advice.balanced else {}
+    search: dict[str, Any] = {"class_weight": "balanced"} if advice.balanced else {}
     if fits:
         search["backbone"] = list(advice.backbones)
     split = {"test": str(advice.test), "validation": advice.validation}

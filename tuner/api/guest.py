@@ -62,7 +62,8 @@ def _environment() -> Iterator[None]:
 def _tracking_uri() -> Iterator[None]:
     """Keep what `mlflow.set_tracking_uri` was called with, if it was; the variable is the environment's."""
     variable = os.environ.pop(_STORE, None)
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    before = mlflow.get_tracking_uri() if is_set else None
     if variable is not None:
         os.environ[_STORE] = variable
     try:

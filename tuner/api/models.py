@@ -100,7 +100,7 @@ class Model:
         table = self.scorer.answer([content for content, _ in read], min(top_k, len(self.labels)))
         table[ERROR] = [problem or error for (_, problem), error in zip(read, table[ERROR], strict=True)]
         if listed and all(isinstance(image, str | os.PathLike) for image in listed):
-            table.insert(0, PATH, [os.fspath(image) for image in listed])  # type: ignore[arg-type]  # they are
+            table.insert(0, PATH, [os.fspath(image) for image in listed])
         return table
 
     def score(self, images: Images) -> np.ndarray:

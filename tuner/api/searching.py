@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -188,7 +189,7 @@ def _resume(
     which: str,
     source: Source | None,
     name: str | None,
-    keys: dict[str, object],
+    keys: Mapping[str, Any],
     master: str | None,
     connect_port: int,
     force: bool,

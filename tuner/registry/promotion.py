@@ -172,7 +172,7 @@ def register_copy(tracking: Tracking, version: RegisteredVersion, place: Registr
     name, client = str(place.name), tracking.client()
     with asking(f"has no version {version.version} of {version.name}", at_once=True):
         source = client.get_model_version(version.name, version.version)
-        model = client.get_logged_model(source.model_id)
+        model = client.get_logged_model(str(source.model_id))
     moves = (PROMOTION, ROLLBACK)
     tags = {key: value for key, value in source.tags.items() if not key.startswith(moves)}
     copy = register_version(tracking, model, name=name, tags=tags)

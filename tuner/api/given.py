@@ -11,8 +11,6 @@ from typing import Any
 from tuner.base.errors import ExperimentError
 from tuner.base.uris import local_path
 from tuner.classifiers.space import shown
-from tuner.drafts.drafting import experiment_name
-from tuner.drafts.survey import holds_tables
 from tuner.experiment.file import experiment_of, read_yaml
 from tuner.experiment.schema import Experiment
 
@@ -73,6 +71,10 @@ def _data(source: Source, *, fits: bool) -> tuple[dict[str, Any], str]:
 
 def _of_images(images: str, *, fits: bool) -> dict[str, Any]:
     """The least that an experiment says of images; for a folder, what fits it."""
+    from tuner.drafts.advice import advise  # they import pyspark
+    from tuner.drafts.drafting import experiment_name
+    from tuner.drafts.survey import holds_tables, survey
+
     kind, _, rest = images.partition(":")
     if kind in ("builtin", "table"):
         return {"name": experiment_name(Path(rest)), "images": images, "search": {}}
@@ -82,9 +84,6 @@ def _of_images(images: str, *, fits: bool) -> dict[str, Any]:
     data = {"name": experiment_name(place.resolve()), "images": str(place.absolute()), "search": {}}
     if not place.is_dir() or holds_tables(place):  # what is missing, the reader says
         return data
-    from tuner.drafts.advice import advise
-    from tuner.drafts.survey import survey
-
     found = survey(images)
     advice = advise(found)
     search: dict[str, Any] = {"class_weight": "balanced"} if advice.balanced else {}

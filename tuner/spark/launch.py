@@ -87,7 +87,7 @@ class SparkLaunch:
         if is_stopping():  # this process, which waits for nothing
             self.started.add_done_callback(_stop)
         else:
-            with suppress(SessionError):
+            with suppress(Exception):
                 self.wait()
             _stop(self.started)
 

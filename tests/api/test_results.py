@@ -42,12 +42,13 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def test_figures_show_the_trials_and_the_test(result: SearchResult) -> None:
-    history = result.plot_history().to_dict()
-    assert list(history["data"][0]["x"]) == list(range(1, 13))
-    assert [trace["name"] for trace in history["data"]] == ["GlyphNet", "best so far", "failed"]
-    confusion = result.plot_confusion().to_dict()
-    assert np.array_equal(confusion["data"][0]["text"], [[1, 0], [1, 1]])
-    assert list(result.plot_importance().to_dict()["data"][0]["y"]) == ["regParam"]
+    history = result.plot_history().data
+    assert list(history[0].x) == list(range(1, 13))
+    assert [trace.name for trace in history] == ["GlyphNet", "best so far", "failed"]
+    (confusion,) = result.plot_confusion().data
+    assert np.array_equal(confusion.text, [[1, 0], [1, 1]])
+    (importance,) = result.plot_importance().data
+    assert list(importance.y) == ["regParam"]
 
 
 def test_a_notebook_shows_the_winner_and_the_best_trials(result: SearchResult) -> None:

@@ -139,3 +139,11 @@ def test_a_search_of_nothing_is_refused() -> None:
         tuner.search("builtin:digits", force=True)
     with pytest.raises(ExperimentError, match="over the best -1"):
         tuner.spot_check("builtin:digits", then_search=-1)
+
+
+def test_spark_starts_before_what_takes_seconds_is_imported() -> None:
+    """The command line and the API import these while the JVM starts; a name alone imports none of them."""
+    slow = ("mlflow", "pyspark", "tensorflow", "keras", "pandas", "sklearn")
+    program = f"import sys, tuner; tuner.search; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

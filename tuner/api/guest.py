@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import mlflow
 
 from tuner.base.interrupts import Interrupted, is_listening
 
@@ -61,15 +60,26 @@ def _environment() -> Iterator[None]:
 @contextmanager
 def _tracking_uri() -> Iterator[None]:
     """Keep what `mlflow.set_tracking_uri` was called with, if it was; the variable is the environment's."""
-    variable = os.environ.pop(_STORE, None)
-    is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-    before = mlflow.get_tracking_uri() if is_set else None
-    if variable is not None:
-        os.environ[_STORE] = variable
+    before = _called_with() if "mlflow" in sys.modules else None
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: as if it was never called
+        if "mlflow" in sys.modules:
+            import mlflow  # which takes a second, in which Spark starts
+
+            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: as if it was never called
+
+
+def _called_with() -> str | None:
+    import mlflow
+
+    variable = os.environ.pop(_STORE, None)
+    try:
+        is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+        return mlflow.get_tracking_uri() if is_set else None
+    finally:
+        if variable is not None:
+            os.environ[_STORE] = variable
 
 
 @contextmanager

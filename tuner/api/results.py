@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from tuner.api.guest import as_it_was
-from tuner.api.models import Model
 from tuner.classifiers.parameters import described
-from tuner.evaluation.metrics import Evaluation
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imports take seconds, in which Spark starts
+    import pandas as pd
+
+    from tuner.api.models import Model
+    from tuner.evaluation.metrics import Evaluation
     from tuner.registry.versions import RegisteredVersion
     from tuner.searches.search import SearchOutcome
     from tuner.searches.winner import Winner
@@ -171,5 +171,7 @@ class SearchResult:
 
 @as_it_was()
 def _open(uri: str, tracking: Tracking) -> Model:
+    from tuner.api.models import Model
+
     tracking.make_current()
     return Model.of(uri)

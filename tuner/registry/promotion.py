@@ -31,10 +31,9 @@ from tuner.registry.lookup import Sessions, Source
 from tuner.registry.moves import AliasMovedError, make_challenger, make_champion
 from tuner.registry.versions import (
     RegisteredVersion,
-    asking,
+    copy_version,
     find_version,
     holder_of,
-    register_version,
 )
 from tuner.reports.champion_challenger import log_version_comparison
 from tuner.spark.sessions import DriverSession, driver_session
@@ -169,13 +168,7 @@ def register_copy(tracking: Tracking, version: RegisteredVersion, place: Registr
     TrackingError
         The registry refuses it, or does not answer.
     """
-    name, client = str(place.name), tracking.client()
-    with asking(f"has no version {version.version} of {version.name}", at_once=True):
-        source = client.get_model_version(version.name, version.version)
-        model = client.get_logged_model(str(source.model_id))
-    moves = (PROMOTION, ROLLBACK)
-    tags = {key: value for key, value in source.tags.items() if not key.startswith(moves)}
-    copy = register_version(tracking, model, name=name, tags=tags)
+    copy = copy_version(tracking, version, str(place.name), without=(PROMOTION, ROLLBACK))
     placed, _, notes = _contend(tracking, copy, place, None, lambda _: _Verdict(False, Move("")))
     reached = placed or make_challenger(tracking, copy)
     return replace(reached, notes=(*notes, *reached.notes))

@@ -6,18 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuner.api.feature_arrays import Features, features
+    from tuner.api.models import Model, load
+    from tuner.api.promotion import ModelComparison, compare, promote
+    from tuner.api.results import SearchResult
+    from tuner.api.searching import search
+    from tuner.api.spot_checking import SpotCheckResult, spot_check
     from tuner.base.errors import InvalidInput, SearchError, TunerError
     from tuner.experiment.file import read_experiment
     from tuner.experiment.schema import Experiment
     from tuner.imports.importing import Import, import_images
     from tuner.models.featurizer import DeepImageFeaturizer
-    from tuner.models.loading import load_model
     from tuner.models.scorer import Scorer
-    from tuner.registry.promotion import promote
-    from tuner.searches.features import fill_cache
-    from tuner.searches.resume import find_search
-    from tuner.searches.search import SearchResult, run_search
-    from tuner.searches.spot_check import SpotCheckResult, run_spot_check
+    from tuner.registry.promotion import Promotion
     from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.serving.sql_function import register_sql_function
     from tuner.sparkdl.images import read_images, readImages
@@ -29,54 +30,62 @@ _MODULES = {
     "DeepImageFeaturizer": "tuner.models.featurizer",
     "DeepImagePredictor": "tuner.sparkdl.predictor",
     "Experiment": "tuner.experiment.schema",
+    "Features": "tuner.api.feature_arrays",
     "Import": "tuner.imports.importing",
     "InvalidInput": "tuner.base.errors",
+    "Model": "tuner.api.models",
+    "ModelComparison": "tuner.api.promotion",
     "ModelEvaluation": "tuner.serving.batch_evaluation",
+    "Promotion": "tuner.registry.promotion",
     "Scorer": "tuner.models.scorer",
     "SearchError": "tuner.base.errors",
-    "SearchResult": "tuner.searches.search",
-    "SpotCheckResult": "tuner.searches.spot_check",
+    "SearchResult": "tuner.api.results",
+    "SpotCheckResult": "tuner.api.spot_checking",
     "TunerError": "tuner.base.errors",
+    "compare": "tuner.api.promotion",
     "evaluate_model": "tuner.serving.batch_evaluation",
-    "fill_cache": "tuner.searches.features",
-    "find_search": "tuner.searches.resume",
+    "features": "tuner.api.feature_arrays",
     "import_images": "tuner.imports.importing",
-    "load_model": "tuner.models.loading",
-    "promote": "tuner.registry.promotion",
+    "load": "tuner.api.models",
+    "promote": "tuner.api.promotion",
     "readImages": "tuner.sparkdl.images",
     "read_experiment": "tuner.experiment.file",
     "read_images": "tuner.sparkdl.images",
     "registerKerasImageUDF": "tuner.sparkdl.keras_function",
     "register_sql_function": "tuner.serving.sql_function",
-    "run_search": "tuner.searches.search",
-    "run_spot_check": "tuner.searches.spot_check",
+    "search": "tuner.api.searching",
+    "spot_check": "tuner.api.spot_checking",
 }
 
 __all__ = [
     "DeepImageFeaturizer",
     "DeepImagePredictor",
     "Experiment",
+    "Features",
     "Import",
     "InvalidInput",
+    "Model",
+    "ModelComparison",
     "ModelEvaluation",
+    "Promotion",
     "Scorer",
     "SearchError",
     "SearchResult",
     "SpotCheckResult",
     "TunerError",
+    "compare",
     "evaluate_model",
-    "fill_cache",
-    "find_search",
+    "features",
     "import_images",
-    "load_model",
+    "load",
     "promote",
     "readImages",
     "read_experiment",
     "read_images",
     "registerKerasImageUDF",
     "register_sql_function",
-    "run_search",
-    "run_spot_check",
+    "search",
+    "spot_check",
 ]
 
 

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from tests.conftest import FinishedSearch, tuner
+from tuner.api.results import SearchResult
 from tuner.classifiers.parameters import TrialParams
 from tuner.cli.results import result_json, show_result
 from tuner.evaluation.metrics import Evaluation
 from tuner.registry.versions import RegisteredVersion
-from tuner.searches.search import SearchResult
 from tuner.searches.winner import Winner
+from tuner.tracking.store import Tracking
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def result() -> SearchResult:
             {"trial": 2, "run_id": "run-2", "status": "FINISHED", "accuracy": 1 / 3},
         ]
     )
-    return SearchResult("run", "7", trials, winner, 62)
+    tracking = Tracking("sqlite:////nowhere.db", "7")
+    return SearchResult("letters ñ", "accuracy", "run", trials, winner, 62, tracking)
 
 
 def test_people_read_the_winner_its_test_and_its_model(result: SearchResult) -> None:

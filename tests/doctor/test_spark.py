@@ -37,10 +37,10 @@ def test_a_java_that_says_no_version_is_left_to_spark_s_start(
     assert "of a version" in found.said
 
 
-def test_a_session_that_runs_already_is_refused_as_by_a_search(driver: DriverSession) -> None:
+def test_a_session_that_runs_with_another_master_is_refused_as_by_a_search(driver: DriverSession) -> None:
     before = dict(os.environ)
     with pytest.raises(SessionError, match="already running"):
-        list(SparkTrial(experiment("auto"), launch_spark("doctor", 2)).findings())
+        list(SparkTrial(experiment("auto"), launch_spark("doctor", 2, master="local[9]")).findings())
     assert dict(os.environ) == before
 
 

@@ -74,7 +74,7 @@ def test_other_names_are_no_attributes() -> None:
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert "run_search" in FUNCTIONS
+    assert "search" in FUNCTIONS
     assert "Scorer.score" in METHODS
     assert items("a, b : int\n    Of both.\nc\n    Of c.") == ["a", "b", "c"]
 

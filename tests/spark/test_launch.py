@@ -19,7 +19,7 @@ def jvms(name: str) -> list[int]:
 
 
 def test_what_is_wrong_is_told_to_whoever_waits(driver: DriverSession) -> None:
-    launch = launch_spark("second", 1)
+    launch = launch_spark("second", 1, master="local[9]")
     with pytest.raises(SessionError, match="already running"):
         launch.wait()
 

@@ -9,6 +9,7 @@ import pytest
 
 from tuner.base.errors import SessionError, TrialError
 from tuner.spark.endpoint import Endpoint, connect_from_worker
+from tuner.spark.launch import launch_spark
 from tuner.spark.sessions import DriverSession, check_slots, driver_session
 
 
@@ -83,9 +84,24 @@ def test_parallelism_that_starves_mllib_is_refused():
     check_slots(5, 4, "master local[5]")
 
 
-def test_second_session_in_a_process_is_refused(driver: DriverSession):
-    with pytest.raises(SessionError, match="already running"), driver_session("two", 1):
+def test_a_second_session_with_another_master_is_refused(driver: DriverSession):
+    with pytest.raises(SessionError, match="already running"), driver_session("two", 1, master="local[9]"):
         pass
+
+
+def test_a_session_that_runs_is_used_and_stays(driver: DriverSession):
+    with driver_session("two", 30) as session:  # more than there are slots: some trials would wait
+        assert session.borrowed
+        assert session.spark.sparkContext is driver.spark.sparkContext
+        assert session.slots == driver.slots
+        with pytest.raises(SessionError, match="reaches it through Spark Connect"):
+            _ = session.endpoint
+    assert driver.spark.range(3).count() == 3
+
+
+def test_a_launch_that_borrowed_a_session_leaves_it(driver: DriverSession):
+    launch_spark("two", 1).close()
+    assert driver.spark.range(3).count() == 3
 
 
 def test_starving_master_is_refused_before_anything_runs():

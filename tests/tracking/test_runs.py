@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.searches import TrackingServer
-from tuner.tracking.runs import answers, trial_runs
-from tuner.tracking.store import Tracking
+from tuner.tracking.runs import answers, parent_run, trial_runs
+from tuner.tracking.store import Tracking, open_tracking
 
 
 @pytest.mark.long
@@ -46,3 +46,20 @@ def test_a_server_answers_while_it_is_there(server: TrackingServer, tmp_path: Pa
     assert not answers(there)
     assert answers(Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "0"))
     mlflow.set_tracking_uri(None)
+
+
+def test_in_a_program_that_has_a_run_the_search_s_is_a_child_of_it(store: Tracking) -> None:
+    mlflow.set_experiment("the program's own")
+    with mlflow.start_run() as outer:
+        tracking = open_tracking("another")
+        assert tracking.experiment_id == outer.info.experiment_id
+        with parent_run(tracking, "mine", "search") as log:
+            assert mlflow.active_run().info.run_id == log.run_id
+        assert mlflow.active_run().info.run_id == outer.info.run_id
+        with pytest.raises(ValueError, match="x"), parent_run(tracking, "failed", "search"):
+            raise ValueError("x")
+        assert mlflow.active_run().info.run_id == outer.info.run_id
+    run = tracking.client().get_run(log.run_id)
+    assert run.data.tags["mlflow.parentRunId"] == outer.info.run_id
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
+    assert tracking.client().get_run(outer.info.run_id).info.status == "FINISHED"

@@ -210,6 +210,11 @@ def advice() -> list[str]:
     return list(_current.advice) if _current else []
 
 
+def is_listening() -> bool:
+    """Whether the signals of this process are taken already."""
+    return _current is not None
+
+
 def is_stopping() -> bool:
     """Whether this process was asked to stop."""
     return _current is not None and _current.signum is not None

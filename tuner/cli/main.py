@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tuner.base import distribution
-from tuner.base.errors import ExperimentError, InvalidInput, TunerError
+from tuner.base.errors import InvalidInput, TunerError
 from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
 from tuner.base.wording import VERBOSE
 from tuner.cli import begin as cli_begin
@@ -35,11 +35,7 @@ from tuner.cli.results import result_json, show_result
 from tuner.cli.screen import MODELS, SEARCHES, Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
 from tuner.drafts.examples import DEFAULT_FILE
-from tuner.experiment.file import experiment_of, read_experiment
-from tuner.networks.table import check_names
-
-if TYPE_CHECKING:
-    from tuner.searches.search import SearchResult
+from tuner.experiment.file import read_experiment
 
 # TensorFlow greets every process with lines about its CPU; workers inherit this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -110,7 +106,7 @@ def search(
     verbose: Verbose = False,
 ) -> None:
     """Search for the best model, log every trial to MLflow and register the winner."""
-    overrides: dict[str, str | None] = {
+    keys: dict[str, Any] = {
         "images": images,
         "backbone": backbone,
         "classifier": classifier,
@@ -136,62 +132,25 @@ def search(
     if verbose:
         _be_verbose()
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
-    if resume:
-        result = _resume(resume, experiment, overrides, master, connect_port, force=force, screen=screen)
+    if resume and not experiment:
+        read, given = None, {key: value or None for key, value in keys.items()}
     else:
-        if force:
-            raise ExperimentError("--force is for a search that another process has: give --resume, too.")
-        result = _search(experiment, overrides, master, connect_port, screen)
+        file = Path(experiment) if resume else given_file(experiment, screen)
+        read, given = read_experiment(file, keys), {}
+    from tuner.api.searching import search as run
+
+    result = run(
+        read,
+        **given,
+        resume=resume or None,
+        force=force,
+        master=master or None,
+        connect_port=connect_port,
+        console=screen,
+    )
     show_result(result, screen)
     if as_json:
         typer.echo(result_json(result))
-
-
-def _search(
-    experiment: str, overrides: dict[str, str | None], master: str, connect_port: int, screen: Screen
-) -> SearchResult:
-    read = read_experiment(given_file(experiment, screen), overrides)
-    check_names(read)
-    from tuner.spark.launch import launch_spark  # the file is known to be good: imports take seconds
-    from tuner.spark.worker_daemon import FOR_TRIALS
-
-    launch = launch_spark(
-        f"tuner {read.name}",
-        read.search.parallelism,
-        master=master or None,
-        port=connect_port,
-        preload=FOR_TRIALS,
-    )
-    from tuner.searches.search import run_search  # while Spark starts
-
-    return run_search(read, launch=launch, console=screen)
-
-
-def _resume(
-    which: str,
-    experiment: str,
-    overrides: dict[str, str | None],
-    master: str,
-    connect_port: int,
-    *,
-    force: bool,
-    screen: Screen,
-) -> SearchResult:
-    """Go on with a search, by its own experiment unless a file is given."""
-    given = read_experiment(Path(experiment), overrides) if experiment else None
-    from tuner.searches.resume import find_search
-    from tuner.searches.search import run_search
-    from tuner.tracking.store import named_experiment
-
-    name = given.name if given else None
-    earlier = find_search(which, named_experiment(name), name, force=force)
-    screen.print(f"resuming {earlier}", markup=False, soft_wrap=True)
-    if given is None:
-        where = f"The experiment of the search {earlier.run_id}"
-        given = experiment_of(earlier.experiment.to_yaml_dict(), where, overrides)
-    return run_search(
-        given, resume=earlier, master=master or None, connect_port=connect_port, console=screen
-    )
 
 
 @app.command(rich_help_panel=SEARCHES)
@@ -222,13 +181,10 @@ def features(
     """Fill the feature cache, so that a search starts at once; write features for other tools."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
     read = read_experiment(given_file(experiment, console), overrides)
-    from tuner.searches.features import fill_cache
+    from tuner.api.feature_arrays import features as run
 
-    with advising("The features that were extracted are kept: the same command goes on from there."):
-        extracted = fill_cache(
-            read, master=master or None, export=export or None, overwrite=overwrite, console=console
-        )
-    console.print(f"{extracted} images extracted")
+    done = run(read, master=master or None, export=export or None, overwrite=overwrite, console=console)
+    console.print(f"{done.extracted} images extracted")
 
 
 @app.command(rich_help_panel=MODELS)

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.base.errors import ImageSourceError
-from tuner.base.interrupts import advising
 from tuner.cli.screen import MODELS, Screen, stop_unread
 
 if TYPE_CHECKING:
@@ -128,18 +127,17 @@ def promote(
     The exit code is 0 if it moved, 3 if the gate kept it from moving, 2 if what was given cannot work and
     1 if something failed; then nothing has moved either.
     """
-    from tuner.registry.promotion import promote as run_promotion  # Spark and MLflow take seconds
+    from tuner.api.promotion import promote as run
 
-    with advising(f"tuner registry {name} shows where it stands; the same command starts again."):
-        done = run_promotion(
-            name,
-            version=version,
-            images=images or None,
-            experiment=experiment,
-            force=force,
-            why=why or None,
-            master=master or None,
-        )
+    done = run(
+        name,
+        version=version,
+        images=images or None,
+        experiment=experiment,
+        force=force,
+        why=why or None,
+        master=master or None,
+    )
     if done.compared is not None:
         _show_comparison(done.compared)
     for note in done.version.notes:

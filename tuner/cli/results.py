@@ -11,12 +11,12 @@ from rich.console import Console
 from tuner.classifiers.parameters import described
 
 if TYPE_CHECKING:
-    from tuner.searches.search import SearchResult
+    from tuner.api.results import SearchResult
 
 
 def show_result(result: SearchResult, console: Console) -> None:
     """Print the winner, its test, its model and the search's run."""
-    winner = result.winner
+    winner = result.best
     version = winner.version
     console.print()
     console.print(
@@ -40,7 +40,7 @@ def result_json(result: SearchResult) -> str:
 
     What is no number, as a metric of a trial that failed, is null.
     """
-    winner, version = result.winner, result.winner.version
+    winner, version = result.best, result.best.version
     scores = {"validation": winner.metrics, "test": winner.test.metrics}
     document: dict[str, Any] = {
         "run_id": result.run_id,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from tuner.base.errors import ExperimentError
 from tuner.cli.options import FILE, MASTER, Backbones, Cache, Images, Precision, given_file, option
 from tuner.cli.results import show_result
 from tuner.cli.screen import SEARCHES, Screen
 from tuner.drafts.examples import DEFAULT_FILE
-from tuner.experiment.file import experiment_of, read_experiment
+from tuner.experiment.file import read_experiment
 
 if TYPE_CHECKING:
-    from tuner.experiment.schema import Experiment
-    from tuner.searches.spot_check import SpotCheckResult
+    from tuner.api.spot_checking import SpotCheckResult
 
 app = typer.Typer()
 console = Screen(highlight=False)
@@ -58,7 +56,7 @@ def spot_check(
     master: Annotated[str, MASTER] = "",
 ) -> None:
     """Try every network with forty classifiers, in minutes; log and rank what they are worth."""
-    overrides: dict[str, str | None] = {
+    keys: dict[str, Any] = {
         "images": images,
         "backbone": backbone,
         "validation": validation,
@@ -69,43 +67,26 @@ def spot_check(
         "precision": precision,
         "cache": cache,
     }
-    if then_search < 0:
-        raise ExperimentError(f"--then-search is {then_search}: it must be 0 or more.")
-    file = given_file(experiment, console)
-    read = read_experiment(file, overrides)
-    data = read.to_yaml_dict()
-    data["spot_check"] |= {"classifiers": classifier} if classifier else {}
-    data["spot_check"] |= {"keep_models": True} if keep_models else {}
-    read = experiment_of(data, str(file))
-    from tuner.searches.search import run_search  # imports take seconds
-    from tuner.searches.spot_check import check_then_search, run_spot_check, search_of_best
+    read = read_experiment(given_file(experiment, console), keys)
+    from tuner.api.spot_checking import spot_check as run
 
-    if then_search:
-        check_then_search(read)
-    done = run_spot_check(read, master=master or None, console=console)
-    show_spot_check(done, read.search.metric, console)
-    if then_search:
-        again = search_of_best(read, done.table, then_search, done.limits)
-        if read.search.points:
-            console.print("search.points are left out: they are of the experiment's own classifiers")
-        show_start(again, min(then_search, int((done.table["status"] == "FINISHED").sum())), console)
-        show_result(run_search(again, master=master or None, console=console), console)
-
-
-def show_start(search: Experiment, best: int, console: Console) -> None:
-    """Print with how many of the best combinations a search begins."""
-    begins, backbones = len(search.search.points), len(search.search.backbone)
-    console.print()
-    console.print(
-        f"a search over {', '.join(choice.row.name for choice in search.search.choices)} on "
-        f"{backbones} {'backbone' if backbones == 1 else 'backbones'} begins with {begins} of the "
-        f"{best} best combinations"
-        + ("" if begins == best else ": the others' values are the library's own, outside its spaces")
+    done = run(
+        read,
+        classifier=classifier or None,
+        keep_models=keep_models,
+        then_search=then_search,
+        master=master or None,
+        console=console,
     )
+    show_spot_check(done, console)
+    if then_search:
+        console.print()
+        show_result(done.search(then_search, master=master or None, console=console), console)
 
 
-def show_spot_check(done: SpotCheckResult, metric: str, console: Console) -> None:
+def show_spot_check(done: SpotCheckResult, console: Console) -> None:
     """Print the best combinations, what failed and why, and where the rest is."""
+    metric = done.metric
     finished = done.table[done.table["status"] == "FINISHED"]
     failed = done.table[done.table["status"] != "FINISHED"]
     shown = Table(box=None, pad_edge=False)

@@ -105,6 +105,11 @@ def survey(source: str) -> Survey:
     )
 
 
+def holds_tables(place: Path) -> bool:
+    """Whether a folder holds Parquet files, and no folders of images."""
+    return LocalFolder.list(place.absolute()).is_table
+
+
 def _listed(folder: LocalFolder) -> tuple[GivenSplit | None, ListedImages]:
     """The images, by the split that the folders are, if they are one."""
     try:

@@ -16,7 +16,7 @@ from tuner.base.errors import ExperimentError
 from tuner.base.uris import expanded
 from tuner.classifiers.parameters import PARAMETERS
 from tuner.classifiers.space import shown
-from tuner.experiment.schema import Experiment
+from tuner.experiment.schema import Experiment, Registry
 
 # The options of the command line, by their place in the file.
 OVERRIDES: Mapping[str, tuple[str, ...]] = {
@@ -47,9 +47,9 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None:
+def _override(data: dict[str, Any], overrides: Mapping[str, object]) -> None:
     for option, value in overrides.items():
-        if value is None or value == "":  # empty means: as in the file
+        if value is None or (isinstance(value, str) and not value):  # empty means: as in the file
             continue
         *groups, key = OVERRIDES[option]
         place = data
@@ -59,14 +59,19 @@ def _override(data: dict[str, Any], overrides: Mapping[str, str | None]) -> None
         place[key] = _keep_described(value, place.get(key)) if described else value
 
 
-def _keep_described(names: str, listed: object) -> list[Any]:
+def _keep_described(given: object, listed: object) -> object:
     """Names given as an option keep what the file says of the networks or classifiers of those names."""
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, list):
+        return given
+
     described = {
         item["name"]: item
         for item in (listed if isinstance(listed, list) else [])
         if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
-    return [described.get(name.strip(), name.strip()) for name in names.split(",")]
+    stripped = [name.strip() if isinstance(name, str) else name for name in names]
+    return [described.get(name, name) if isinstance(name, str) else name for name in stripped]
 
 
 _PROBLEMS = 5  # as many are told at once
@@ -106,7 +111,7 @@ def _key(part: object) -> str:
     return text if text.isprintable() and len(text) < 80 else shown(text)
 
 
-def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = None) -> Experiment:
+def read_experiment(path: Path, overrides: Mapping[str, object] | None = None) -> Experiment:
     """Read an experiment file and apply the options given for this search.
 
     Parameters
@@ -114,7 +119,8 @@ def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = Non
     path
         A YAML 1.2 file (so `1e-4` is a number and `5:30` is not one).
     overrides
-        Options by their names in `OVERRIDES`, as text; None and "" mean: as in the file.
+        Options by their names in `OVERRIDES`, as text or as the file has them; None and "" mean: as in the
+        file.
 
     Returns
     -------
@@ -131,6 +137,14 @@ def read_experiment(path: Path, overrides: Mapping[str, str | None] | None = Non
     except ValueError as error:
         raise ExperimentError(f"There is no experiment file {path}: {error}.") from None
     return experiment_of(read_yaml(path), str(path), overrides)
+
+
+def registry_of(name: str, alias: str, stage: str) -> Registry:
+    """Where a model goes, checked; raises `ExperimentError`."""
+    try:
+        return Registry.model_validate({"name": name, "alias": alias, "stage": stage})
+    except ValidationError as error:
+        raise ExperimentError(_sentence(error, "The model cannot be registered so")) from None
 
 
 def yaml_text(data: Any) -> str:
@@ -173,7 +187,7 @@ def read_yaml(path: Path) -> Any:
         raise ExperimentError(f"The experiment file {path} is not valid YAML: {reason}.") from error
 
 
-def experiment_of(data: Any, where: str, overrides: Mapping[str, str | None] | None = None) -> Experiment:
+def experiment_of(data: Any, where: str, overrides: Mapping[str, object] | None = None) -> Experiment:
     """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
     if not isinstance(data, dict):
         raise ExperimentError(f"{where} must hold keys and values, such as name:.")

@@ -29,9 +29,15 @@ from tuner.registry.champion_challenger import (
 from tuner.registry.history import Move
 from tuner.registry.lookup import Sessions, Source
 from tuner.registry.moves import AliasMovedError, make_challenger, make_champion
-from tuner.registry.versions import RegisteredVersion, find_version, holder_of
+from tuner.registry.versions import (
+    RegisteredVersion,
+    copy_version,
+    find_version,
+    holder_of,
+)
 from tuner.reports.champion_challenger import log_version_comparison
 from tuner.spark.sessions import DriverSession, driver_session
+from tuner.tracking.names import PROMOTION, ROLLBACK
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import parent_run
 from tuner.tracking.store import Tracking, open_registry, open_tracking
@@ -39,10 +45,19 @@ from tuner.tracking.store import Tracking, open_registry, open_tracking
 
 @dataclass(frozen=True)
 class Promotion:
-    """What `promote` came to.
+    """What a promotion came to.
 
-    `version` is the version as it stands now; `promoted` says whether it is the champion; `compared` and
-    `decision` are None where there was no champion, or where an override took the place of a comparison.
+    Attributes
+    ----------
+    promoted
+        Whether the version is the champion now.
+    version
+        The version as it stands now.
+    run_id
+        The MLflow run that has the report; None where there was no champion.
+    compared, decision
+        The two versions on the same images, and what the gate says; None where there was no champion, or
+        where an override took the place of a comparison.
     """
 
     promoted: bool
@@ -145,7 +160,70 @@ def place_version(
     return replace(reached, notes=(*notes, *reached.notes))
 
 
-def promote(
+def register_copy(tracking: Tracking, version: RegisteredVersion, place: Registry) -> RegisteredVersion:
+    """Register a version's model under one more name: champion if there is none, else challenger.
+
+    Raises
+    ------
+    TrackingError
+        The registry refuses it, or does not answer.
+    """
+    copy = copy_version(tracking, version, str(place.name), without=(PROMOTION, ROLLBACK))
+    placed, _, notes = _contend(tracking, copy, place, None, lambda _: _Verdict(False, Move("")))
+    reached = placed or make_challenger(tracking, copy)
+    return replace(reached, notes=(*notes, *reached.notes))
+
+
+def compare_with_champion(
+    name: str,
+    *,
+    version: str = CHALLENGER,
+    images: str | None = None,
+    experiment: Path | None = None,
+    master: str | None = None,
+) -> tuple[VersionComparison, Decision]:
+    """Compare a version with the champion, and ask the gate; as `promote_version`, and nothing moves."""
+    store, challenger, settings = _contender(name, version, experiment)
+    champion = holder_of(store, name, settings.registry.alias)
+    if champion is None:
+        raise ModelError(
+            f"The model {name} has no {settings.registry.alias}, with which to compare version "
+            f"{challenger.version}: tuner promote makes it that."
+        )
+    if str(champion.version) == str(challenger.version):
+        raise _is_champion(challenger, settings.registry.alias)
+    with ExitStack() as stack:
+        compared = compare_versions(
+            _when_needed(stack, images, master),
+            store,
+            champion,
+            challenger,
+            settings.gate_metric,
+            images=images,
+            caches=_caches(store, champion, challenger),
+        )
+    return compared, decide(settings.gate, compared.comparison)
+
+
+def _contender(
+    name: str, version: str, experiment: Path | None
+) -> tuple[Tracking, ModelVersion, Experiment]:
+    """The store, the challenger, and the settings by which it is judged."""
+    settings = read_experiment(experiment) if experiment else None
+    store = open_registry()
+    challenger = find_version(store, name, version)
+    check_model(version_uri(challenger))
+    return store, challenger, settings or search_experiment(store, challenger)
+
+
+def _is_champion(challenger: ModelVersion, alias: str) -> ModelError:
+    return ModelError(
+        f"Version {challenger.version} of {challenger.name} is the {alias} already: give another with "
+        "--version."
+    )
+
+
+def promote_version(
     name: str,
     *,
     version: str = CHALLENGER,
@@ -185,21 +263,14 @@ def promote(
         No such model, version or alias, another tool's model, other classes, no images to compare on, or
         a registry that does not answer. Nothing has moved.
     """
-    settings = read_experiment(experiment) if experiment else None
-    store = open_registry()
-    challenger = find_version(store, name, version)
-    check_model(version_uri(challenger))
-    settings = settings or search_experiment(store, challenger)
+    store, challenger, settings = _contender(name, version, experiment)
     alias = settings.registry.alias
     with ExitStack() as stack:
         session, runs = _when_needed(stack, images, master), list[RunLog]()
 
         def judge(champion: ModelVersion) -> _Verdict:
             if str(champion.version) == str(challenger.version):
-                raise ModelError(
-                    f"Version {challenger.version} of {name} is the {alias} already: give another with "
-                    "--version."
-                )
+                raise _is_champion(challenger, alias)
             if not runs:
                 title = f"promote {name} version {challenger.version}"
                 runs.append(stack.enter_context(parent_run(open_tracking("promote"), title, "promote")))

@@ -215,6 +215,31 @@ def register_version(
         return mlflow.register_model(model.model_uri, name, tags=dict(tags))
 
 
+def copy_version(
+    tracking: Tracking, version: RegisteredVersion, name: str, *, without: tuple[str, ...]
+) -> ModelVersion:
+    """Register a version's model as the newest version of another `name`, with its description and tags.
+
+    Parameters
+    ----------
+    without
+        Beginnings of the keys of tags that are the first name's own.
+
+    Raises
+    ------
+    TrackingError
+        There is no such version, the registry refuses its copy, or does not answer.
+    """
+    client, uri = tracking.client(), f"models:/{version.name}/{version.version}"
+    with asking(f"refuses a copy of version {version.version} of {version.name}", at_once=True):
+        with _without_greetings():
+            copy = client.copy_model_version(uri, name)
+        for key in copy.tags:
+            if key.startswith(without):
+                client.delete_model_version_tag(name, copy.version, key)
+        return client.get_model_version(name, copy.version)
+
+
 @contextmanager
 def _without_greetings() -> Iterator[None]:
     """Keep MLflow from writing that it has registered a model: who registers one says so, or is quiet."""

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from rich.console import Console
 
 from tuner.checks.cluster import check_workers
 from tuner.experiment.schema import Experiment
+from tuner.extraction.cache import FeatureCache
 from tuner.networks.table import check_names
 from tuner.preparation.feature_files import export_features, export_files
-from tuner.preparation.images import open_cache, prepare_images
+from tuner.preparation.images import PreparedImages, open_cache, prepare_images
 from tuner.reports.search import log_extraction
 from tuner.spark.sessions import driver_session
 from tuner.tracking.runs import parent_run
 from tuner.tracking.store import open_tracking
+
+
+@dataclass(frozen=True)
+class FilledCache:
+    """What a cache holds of an experiment, and where: features of `prepared`'s images and networks."""
+
+    cache: FeatureCache
+    prepared: PreparedImages
 
 
 def fill_cache(
@@ -24,7 +34,7 @@ def fill_cache(
     export: str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
-) -> int:
+) -> FilledCache:
     """Extract what the cache misses of every network's features, after the same checks as a search's.
 
     Parameters
@@ -44,8 +54,8 @@ def fill_cache(
 
     Returns
     -------
-    int
-        The images extracted, each counted once for each network that it went through.
+    FilledCache
+        The cache stays open, and is not pruned, as long as this is held.
 
     Raises
     ------
@@ -68,4 +78,4 @@ def fill_cache(
         log_extraction(run, prepared, time.monotonic() - started)
         for name, file in files.items():
             export_features(cache, prepared, prepared.networks[name], file, console)
-    return prepared.extracted
+    return FilledCache(cache, prepared)

@@ -286,6 +286,9 @@ def opened(
         stack.callback(left.close)  # once Spark has stopped
         stack.enter_context(at_last(left.close))
         session = stack.enter_context(launched_session(launch))
+        connects = bool(fitted_on_spark(rows, experiment.search.fit, 0))
+        if connects and session.borrowed:
+            _ = session.endpoint  # refuses, before anything is extracted
         cache.place.connect(session.spark)
         check_saved(rows, cache.place, session.spark)
         hosts = check_workers(
@@ -294,7 +297,7 @@ def opened(
             images=experiment.images,
             store=store,
             run_id=run.run_id,
-            connects=bool(fitted_on_spark(rows, experiment.search.fit, 0)),
+            connects=connects,
         )
         if hosts:
             console.print(f"{session.slots} task slots on {', '.join(hosts)}", markup=False)

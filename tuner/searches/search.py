@@ -25,20 +25,24 @@ from tuner.searches.resume import (
 from tuner.searches.winner import Winner, choose, finish_winner
 from tuner.spark.launch import SparkLaunch
 from tuner.tracking.results import TrialResult
-from tuner.tracking.store import open_tracking
+from tuner.tracking.store import Tracking, open_tracking
 from tuner.trials.space import NUMBER, point_of_values
 from tuner.trials.spark_trials import make_trials, run_trials
 from tuner.trials.trial import Trial
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchOutcome:
     """What a search came to.
 
     Attributes
     ----------
-    run_id, experiment_id
-        The MLflow run that holds the trials' runs, and the experiment that holds it.
+    experiment
+        What was searched.
+    store
+        Where MLflow has it.
+    run_id
+        The MLflow run that holds the trials' runs.
     trials
         One row a trial: trial, run_id, status, parameters, metrics, seconds.
     winner
@@ -47,8 +51,9 @@ class SearchResult:
         The images that were not cached, each counted once for each network.
     """
 
+    experiment: Experiment
+    store: Tracking
     run_id: str
-    experiment_id: str
     trials: pd.DataFrame
     winner: Winner
     extracted: int
@@ -62,7 +67,7 @@ def run_search(
     connect_port: int = 0,
     launch: SparkLaunch | None = None,
     console: Console | None = None,
-) -> SearchResult:
+) -> SearchOutcome:
     """Run a search and register its winner.
 
     Parameters
@@ -82,7 +87,7 @@ def run_search(
 
     Returns
     -------
-    SearchResult
+    SearchOutcome
         With at least one trial that succeeded.
 
     Raises
@@ -117,13 +122,13 @@ def run_search(
         return _go_on_with(found, resume) if resume else _start(found)
 
 
-def _start(found: Opened) -> SearchResult:
+def _start(found: Opened) -> SearchOutcome:
     prepared = found.prepare()
     log_data(found.run, found.experiment, prepared)
     return _search(found, prepared, [])
 
 
-def _go_on_with(found: Opened, earlier: EarlierSearch) -> SearchResult:
+def _go_on_with(found: Opened, earlier: EarlierSearch) -> SearchOutcome:
     found.left.close()
     prepared = found.prepare()
     check_same_images(earlier, prepared.digest)
@@ -133,7 +138,7 @@ def _go_on_with(found: Opened, earlier: EarlierSearch) -> SearchResult:
     return _search(found, prepared, ended)
 
 
-def _search(found: Opened, prepared: PreparedImages, ended: Sequence[TrialResult]) -> SearchResult:
+def _search(found: Opened, prepared: PreparedImages, ended: Sequence[TrialResult]) -> SearchOutcome:
     with found.trial(prepared) as trial:
         with found.timed("trials"):
             results, lost = _run_trials(found, trial, ended)
@@ -150,7 +155,7 @@ def _search(found: Opened, prepared: PreparedImages, ended: Sequence[TrialResult
                 store=found.store,
                 console=found.console,
             )
-    return SearchResult(found.run.run_id, found.store.experiment_id, frame, winner, prepared.extracted)
+    return SearchOutcome(found.experiment, found.store, found.run.run_id, frame, winner, prepared.extracted)
 
 
 def _run_trials(

@@ -25,7 +25,7 @@ from tuner.preparation.images import open_cache
 from tuner.reports.spot_check import log_spot_check, log_spot_check_data
 from tuner.searches.opening import Opened, opened
 from tuner.spark.launch import SparkLaunch
-from tuner.tracking.store import open_tracking
+from tuner.tracking.store import Tracking, open_tracking
 from tuner.trials.grid import GridTrial, grid_proposals
 from tuner.trials.spark_trials import make_trials, run_trials
 
@@ -34,13 +34,17 @@ _OTHERS = "name the classifiers that do (spot_check.classifiers)"
 
 
 @dataclass(frozen=True)
-class SpotCheckResult:
+class SpotCheckOutcome:
     """What a spot-check came to.
 
     Attributes
     ----------
-    run_id, experiment_id
-        The MLflow run that holds the combinations' runs, and the experiment that holds it.
+    experiment
+        What was tried.
+    store
+        Where MLflow has it.
+    run_id
+        The MLflow run that holds the combinations' runs.
     table
         One row a combination, best first (`tuner.reports.spot_check.ranked_table`).
     extracted
@@ -49,8 +53,9 @@ class SpotCheckResult:
         What values of parameters must not exceed (`tuner.preparation.classifiers.size_limits`).
     """
 
+    experiment: Experiment
+    store: Tracking
     run_id: str
-    experiment_id: str
     table: pd.DataFrame
     extracted: int
     limits: Mapping[str, int]
@@ -101,7 +106,7 @@ def run_spot_check(
     master: str | None = None,
     launch: SparkLaunch | None = None,
     console: Console | None = None,
-) -> SpotCheckResult:
+) -> SpotCheckOutcome:
     """Try every network × every classifier, and log what it shows.
 
     The test part is not seen. A combination that fails is a FAILED run with its reason.
@@ -119,7 +124,7 @@ def run_spot_check(
 
     Returns
     -------
-    SpotCheckResult
+    SpotCheckOutcome
         With at least one combination that succeeded.
 
     Raises
@@ -155,7 +160,7 @@ def _advice(_: str) -> AbstractContextManager[None]:
     return advising("The features that were extracted are kept: the same command begins again with them.")
 
 
-def _try_all(found: Opened, spots: Sequence[str], combinations: Sequence[TrialParams]) -> SpotCheckResult:
+def _try_all(found: Opened, spots: Sequence[str], combinations: Sequence[TrialParams]) -> SpotCheckOutcome:
     experiment = found.experiment
     # What was named is refused where it is too much for the images; of all there are, it is a FAILED run.
     prepared = found.prepare(
@@ -177,7 +182,7 @@ def _try_all(found: Opened, spots: Sequence[str], combinations: Sequence[TrialPa
             results, _ = found.watch(trials, trial, len(combinations), run)
         table = log_spot_check(found.run, results, spots, search.metric)
     limits = size_limits(prepared.index["part"], prepared.networks.values())
-    return SpotCheckResult(found.run.run_id, found.store.experiment_id, table, prepared.extracted, limits)
+    return SpotCheckOutcome(experiment, found.store, found.run.run_id, table, prepared.extracted, limits)
 
 
 def check_then_search(experiment: Experiment) -> None:

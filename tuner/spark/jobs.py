@@ -34,17 +34,21 @@ def tagged(context: SparkContext, name: str) -> Iterator[str]:
 
 
 @contextmanager
-def freed_main_thread(context: SparkContext) -> Iterator[None]:
+def freed_main_thread(context: SparkContext, *, borrowed: bool = False) -> Iterator[None]:
     """Let a signal end a call of Spark's JVM in the main thread, which waits for hours if need be.
 
     An exception in the midst leaves the answer to be read by the thread's next call, which would wait as
     long. So the thread gives up its connection first: its next call makes a new one, as in a new thread.
-    Another thread cancels all jobs of this application, for pyspark waits for them on the way out, too.
+    Another thread cancels all jobs of this application, for pyspark waits for them on the way out, too;
+    of a session that is `borrowed`, those of this thread.
     """
     client = context._gateway._gateway_client  # type: ignore[union-attr]  # pyspark has no public way
 
     def cancel() -> None:
         with suppress(Exception):
+            if borrowed:
+                context.cancelJobsWithTag(tag)
+                return
             context.setLogLevel("OFF")  # a cancelled job is not an error here
             context.cancelAllJobs()
 
@@ -55,7 +59,7 @@ def freed_main_thread(context: SparkContext) -> Iterator[None]:
             connection.close()
         threading.Thread(target=cancel, daemon=True).start()
 
-    with freed_by(free):
+    with tagged(context, "borrowed") if borrowed else nullcontext("") as tag, freed_by(free):
         yield
 
 

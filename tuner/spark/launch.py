@@ -9,16 +9,17 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkRuntimeError
+from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from tuner.base.errors import SessionError
+from tuner.base.interrupts import is_stopping
 from tuner.base.machine import reach_this_machine_directly
 from tuner.base.wording import first_line
 from tuner.spark.endpoint import TOKEN_VARIABLE
@@ -57,12 +58,16 @@ class SparkStarted:
 
 @dataclass(frozen=True)
 class SparkLaunch:
-    """Spark as it starts; `port` and `token` are its Spark Connect endpoint's, should that be opened."""
+    """Spark as it starts; `port` and `token` are its Spark Connect endpoint's, should that be opened.
+
+    `borrowed` is a session that was running already: it is the program's, and stays when the work ends.
+    """
 
     parallelism: int
     port: int
     token: str = field(repr=False)
     started: Future[SparkStarted] = field(repr=False)
+    borrowed: bool = False
 
     def wait(self) -> SparkStarted:
         """Wait until it has started.
@@ -70,9 +75,28 @@ class SparkLaunch:
         Raises
         ------
         SessionError
-            No Java, no master, too few slots, or a session that is already running in this process.
+            No Java, no master, too few slots, or a session that is already running in this process and
+            cannot be used.
         """
         return self.started.result()
+
+    def close(self) -> None:
+        """Stop what has started, or will have: where the work ended before it came to need Spark."""
+        if self.borrowed:
+            return
+        if is_stopping():  # this process, which waits for nothing
+            self.started.add_done_callback(_stop)
+        else:
+            with suppress(Exception):
+                self.wait()
+            _stop(self.started)
+
+
+def _stop(started: Future[SparkStarted]) -> None:
+    """Stop a session, if one came of it and it was not stopped yet."""
+    if started.exception() is None and started.result().spark.sparkContext._jsc is not None:
+        with suppress(Exception):  # of a JVM that got the same signal
+            started.result().spark.stop()
 
 
 def launch_spark(
@@ -83,9 +107,9 @@ def launch_spark(
     port: int = 0,
     preload: Sequence[str] = (),
 ) -> SparkLaunch:
-    """Begin to start Spark: the JVM takes seconds, as do other imports.
+    """Begin to start Spark, for the JVM takes seconds, as do other imports; or use a session that runs.
 
-    Without somebody who waits for it, it ends with this process.
+    Without somebody who waits for it, or closes it, it ends with this process.
 
     Parameters
     ----------
@@ -100,8 +124,12 @@ def launch_spark(
     preload
         What Spark's workers on this machine begin to import as soon as it has started (`worker_daemon`).
     """
-    launch = SparkLaunch(parallelism, port, _token(), Future())
+    running = _running()
+    launch = SparkLaunch(parallelism, port, _token(), Future(), borrowed=running is not None)
     try:
+        if running is not None:
+            launch.started.set_result(_borrow(running, master))
+            return launch
         chosen = _prepare(master, parallelism)  # here, for another thread may read the environment later
     except SessionError as error:
         launch.started.set_exception(error)
@@ -117,13 +145,25 @@ def launch_spark(
     return launch
 
 
+def _borrow(spark: SparkSession, master: str | None) -> SparkStarted:
+    """Use the program's own session, unless another one is asked for."""
+    try:
+        running = str(spark.sparkContext.master)
+    except PySparkException:
+        raise SessionError(
+            "The Spark session that is already running in this process is a client of Spark Connect, which "
+            "cannot run trials: stop it (spark.stop()), or work in a process without one."
+        ) from None
+    if master not in (None, running):
+        raise SessionError(
+            f"A Spark session is already running in this process, with master {running}: leave master out "
+            f"to use it, or stop it (spark.stop()) for one with {master}."
+        )
+    return SparkStarted(spark, running, nobody())
+
+
 def _prepare(master: str | None, parallelism: int) -> str:
     """Choose the master, and set the environment right for it."""
-    if _is_running():
-        raise SessionError(
-            "A Spark session is already running in this process: stop it (spark.stop()) before a "
-            "search, which starts one of its own."
-        )
     chosen = chosen_master(master, parallelism)
     local = local_slots(chosen)
     if local is not None:
@@ -165,7 +205,7 @@ def _starting(*, local: bool) -> Iterator[None]:
             yield
         finally:
             for name in given:
-                del os.environ[name]
+                os.environ.pop(name, None)
 
 
 def check_slots(slots: int, parallelism: int, where: str) -> None:
@@ -190,13 +230,12 @@ def _token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _is_running() -> bool:
-    """Whether there is a session, of whatever thread."""
+def _running() -> SparkSession | None:
+    """The session that there is, of whatever thread."""
     try:
-        SparkSession.active()
+        return SparkSession.active()
     except PySparkRuntimeError:
-        return False
-    return True
+        return None
 
 
 def _launch(app_name: str, master: str) -> SparkSession:

@@ -37,8 +37,9 @@ from tuner.tracking.store import Tracking, be_patient, forget_active_run
 def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = None) -> Iterator[RunLog]:
     """Start the run of a search, or go on with the one that `mlflow run` started or with `resumed`.
 
-    It is the active run meanwhile, for MLflow's fluent calls on the driver. An exception ends it as
-    FAILED, with the message as an artifact; Ctrl-C and what else stops the process as KILLED.
+    Where the program has a run that is active, it is a child of that one. It is the active run meanwhile,
+    for MLflow's fluent calls on the driver. An exception ends it as FAILED, with the message as an
+    artifact; Ctrl-C and what else stops the process as KILLED.
 
     Raises
     ------
@@ -53,7 +54,10 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
             if resumed and outer:
                 client.set_tag(outer, RESUMED, resumed, synchronous=True)
             run = mlflow.start_run(
-                resumed, experiment_id=tracking.experiment_id, run_name=None if outer or resumed else name
+                resumed,
+                experiment_id=tracking.experiment_id,
+                run_name=None if outer or resumed else name,
+                nested=mlflow.active_run() is not None,
             )
             log = RunLog(client, run.info.run_id, run.info.experiment_id, run if resumed else None)
             stack.enter_context(_ended(tracking, log))

@@ -135,9 +135,10 @@ def sqlite_file(uri: str) -> Path | None:
 def open_tracking(experiment_name: str, *, make: bool = True) -> Tracking:
     """Find the store and the MLflow experiment, on the driver, and check that the store answers.
 
-    Inside `mlflow run`, the experiment is the one of the run that it started; else it is the one that
-    `MLFLOW_EXPERIMENT_NAME` or `MLFLOW_EXPERIMENT_ID` names; else `experiment_name`, made if need be and
-    `make` is set: else one that is not there has no id.
+    Inside `mlflow run`, the experiment is the one of the run that it started, and where the program has a
+    run that is active, that one's; else it is the one that `MLFLOW_EXPERIMENT_NAME` or
+    `MLFLOW_EXPERIMENT_ID` names; else `experiment_name`, made if need be and `make` is set: else one that
+    is not there has no id.
 
     Raises
     ------
@@ -152,8 +153,11 @@ def open_tracking(experiment_name: str, *, make: bool = True) -> Tracking:
             client = Tracking(uri, "").client()
             run_id = os.environ.get("MLFLOW_RUN_ID")
             experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
+            active = mlflow.active_run()
             if run_id:
                 experiment_id = client.get_run(run_id).info.experiment_id
+            elif active is not None:
+                experiment_id = active.info.experiment_id
             if not experiment_id:
                 name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name
                 found = client.get_experiment_by_name(name)

@@ -92,7 +92,8 @@ def export(
 
     folder = fetch_model(model)
     sample = [read_example(folder), *sample_files(images or [])]
-    done = export_model(Scorer.load(folder), to, form, sample)
+    # What is written computes by TensorFlow, and is compared with that.
+    done = export_model(Scorer.load(folder, keras=True), to, form, sample)
     differ = {
         "probability": f"probabilities differ by {done.difference:.2g} at most",
         "decision": f"decision values differ by {done.difference:.2g} of the greatest at most",

@@ -66,11 +66,9 @@ def convert(request: Request, target: Path) -> None:
         Whatever tf2onnx says of what it cannot convert.
     """
     graph, _ = feature_graph(Path(request.file), request.input_size, "float32", request.pooling)
-    import tensorflow as tf
     import tf2onnx
 
-    taken = tf.TensorSpec((None, *request.input_size, 3), tf.float32, name="images")
-    tf2onnx.convert.from_function(graph, [taken], opset=OPSET, output_path=str(target))
+    tf2onnx.convert.from_function(graph, graph.input_signature, opset=OPSET, output_path=str(target))
 
 
 def compare(request: Request, exported: Path, images: np.ndarray) -> float:

@@ -35,8 +35,6 @@ from tuner.cli.results import result_json, show_result
 from tuner.cli.screen import MODELS, SEARCHES, Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
 from tuner.drafts.examples import DEFAULT_FILE
-from tuner.experiment.file import experiment_of, read_experiment
-from tuner.networks.table import check_names
 
 if TYPE_CHECKING:
     from tuner.searches.search import SearchResult
@@ -150,6 +148,9 @@ def search(
 def _search(
     experiment: str, overrides: dict[str, str | None], master: str, connect_port: int, screen: Screen
 ) -> SearchResult:
+    from tuner.experiment.file import read_experiment
+    from tuner.networks.table import check_names
+
     read = read_experiment(given_file(experiment, screen), overrides)
     check_names(read)
     from tuner.spark.launch import launch_spark  # the file is known to be good: imports take seconds
@@ -178,6 +179,8 @@ def _resume(
     screen: Screen,
 ) -> SearchResult:
     """Go on with a search, by its own experiment unless a file is given."""
+    from tuner.experiment.file import experiment_of, read_experiment
+
     given = read_experiment(Path(experiment), overrides) if experiment else None
     from tuner.searches.resume import find_search
     from tuner.searches.search import run_search
@@ -221,6 +224,8 @@ def features(
 ) -> None:
     """Fill the feature cache, so that a search starts at once; write features for other tools."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
+    from tuner.experiment.file import read_experiment
+
     read = read_experiment(given_file(experiment, console), overrides)
     from tuner.searches.features import fill_cache
 

@@ -14,7 +14,6 @@ from tuner.cli.options import FILE, MASTER, Backbones, Cache, Images, Precision,
 from tuner.cli.results import show_result
 from tuner.cli.screen import SEARCHES, Screen
 from tuner.drafts.examples import DEFAULT_FILE
-from tuner.experiment.file import experiment_of, read_experiment
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Experiment
@@ -71,6 +70,8 @@ def spot_check(
     }
     if then_search < 0:
         raise ExperimentError(f"--then-search is {then_search}: it must be 0 or more.")
+    from tuner.experiment.file import experiment_of, read_experiment
+
     file = given_file(experiment, console)
     read = read_experiment(file, overrides)
     data = read.to_yaml_dict()

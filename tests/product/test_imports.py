@@ -72,7 +72,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ALLOWED)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.long] * ("mlflow" in allowed))  # that takes seconds
+        for command, allowed in ALLOWED.items()
+    ],
+)
 def test_a_command_imports_what_it_may(command: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "tuner", *command.split()],

@@ -144,8 +144,9 @@ def test_the_registered_model_describes_itself(search_store: Path) -> None:
     assert base64.b64decode(text) == read_example(fetch_model(CHAMPION))
     serving = json.loads((folder / "serving_input_example.json").read_text())
     assert base64.b64decode(serving["dataframe_split"]["data"][0][0]) == read_example(fetch_model(CHAMPION))
-    assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements()
-    assert not any(line.lower().startswith(("pyspark", "py4j")) for line in requirements())
+    assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements(onnx=True)
+    for pinned in (requirements(), requirements(onnx=True)):
+        assert not any(line.lower().startswith(("pyspark", "py4j")) for line in pinned)
 
 
 @pytest.mark.filterwarnings("ignore:.*validate_serving_input.*:FutureWarning")
@@ -402,11 +403,18 @@ def imported(module: str, seen: set[str]) -> set[str]:
     }
 
 
-def test_the_requirements_hold_all_that_serving_imports() -> None:
+@pytest.mark.parametrize(
+    ("onnx", "other_engine"),
+    [(False, {"onnxruntime"}), (True, {"tensorflow", "keras", "h5py"})],
+    ids=["TensorFlow", "ONNX"],
+)
+def test_the_requirements_hold_all_that_serving_imports(onnx: bool, other_engine: set[str]) -> None:
+    """`tests/product/test_onnx.py` hides the other engine."""
     names = imported("tuner.models.scorer", set())
-    assert {"mlflow", "keras", "pydantic", "PIL"} <= names
+    assert {"mlflow", "keras", "pydantic", "PIL", "onnxruntime"} <= names
     assert "pyspark" not in names
-    stated = {line.split("==")[0].lower() for line in requirements()}
+    names -= other_engine
+    stated = {line.split("==")[0].lower() for line in requirements(onnx=onnx)}
     providers = {
         name: {provider.lower() for provider in them} for name, them in packages_distributions().items()
     }

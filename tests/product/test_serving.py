@@ -260,10 +260,10 @@ def test_no_jvm_runs_in_the_server(server: Server) -> None:
     assert not any("java" in command.split("\0")[0] for command in commands)
 
 
-def test_the_server_starts_without_what_keras_alone_would_import(server: Server) -> None:
-    """A quarter of the start-up; the scorer knows the server by a variable that is MLflow's own."""
+def test_the_server_runs_onnx_runtime_and_starts_without_what_it_does_not_need(server: Server) -> None:
     for process in server.family():
         if "uvicorn" in Path(f"/proc/{process}/cmdline").read_text():
             maps = Path(f"/proc/{process}/maps").read_text()
-            assert "tensorflow" in maps
+            assert "onnxruntime" in maps
+            assert "tensorflow" not in maps
             assert "sklearn" not in maps

@@ -23,7 +23,8 @@ from tuner.tracking.names import EXPERIMENT_FILE
 from tuner.tracking.store import Tracking
 
 _CHECK_SECONDS = 180  # for all of them; the first import of everything takes a while
-_DRIVER_ONLY = {"typer", "rich"}  # the command line and the progress line
+# The command line and the progress line; what exports a network and compares it.
+_DRIVER_ONLY = {"typer", "rich", "onnx", "onnxruntime", "tf2onnx"}
 
 
 def check_workers(
@@ -82,7 +83,7 @@ def _tracking(store: Tracking, run_id: str) -> tuple[str, str, Mapping[str, str]
 
 
 def needed_packages() -> tuple[str, ...]:
-    """The distributions that a worker imports: tuner's requirements but for the command line's."""
+    """The distributions that a worker imports: tuner's requirements but for the driver's."""
     names = (
         re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         for requirement in requirements()

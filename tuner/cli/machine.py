@@ -14,7 +14,6 @@ from tuner.base.files import DEFAULT_CACHE
 from tuner.base.wording import visible
 from tuner.cli.screen import MACHINE, Screen
 from tuner.drafts.examples import experiment_file
-from tuner.experiment.file import read_experiment
 
 if TYPE_CHECKING:
     from tuner.doctor.findings import Finding
@@ -42,6 +41,8 @@ def doctor(
 
     The exit code is 0 if the search would run, 1 if it would not.
     """
+    from tuner.experiment.file import read_experiment
+
     read = read_experiment(experiment_file(experiment))
     from tuner.doctor.examination import examine
 

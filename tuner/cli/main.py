@@ -35,7 +35,6 @@ from tuner.cli.results import result_json, show_result
 from tuner.cli.screen import MODELS, SEARCHES, Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
 from tuner.drafts.examples import DEFAULT_FILE
-from tuner.experiment.file import read_experiment
 
 # TensorFlow greets every process with lines about its CPU; workers inherit this.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -129,6 +128,8 @@ def search(
         "precision": precision,
         "cache": cache,
     }
+    from tuner.experiment.file import read_experiment
+
     if verbose:
         _be_verbose()
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
@@ -180,6 +181,8 @@ def features(
 ) -> None:
     """Fill the feature cache, so that a search starts at once; write features for other tools."""
     overrides = {"images": images, "backbone": backbone, "precision": precision, "cache": cache}
+    from tuner.experiment.file import read_experiment
+
     read = read_experiment(given_file(experiment, console), overrides)
     from tuner.api.feature_arrays import features as run
 

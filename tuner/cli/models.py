@@ -75,23 +75,27 @@ def predict(
 @app.command(rich_help_panel=MODELS)
 def export(
     model: Model,
-    to: Annotated[Path, typer.Option(help="The .keras file or the folder to make.")],
+    to: Annotated[Path, typer.Option(help="The .keras or .onnx file or the folder to make.")],
     form: Annotated[
-        Literal["keras", "savedmodel"], typer.Option("--format", help="What to write.")
+        Literal["keras", "savedmodel", "onnx"], typer.Option("--format", help="What to write.")
     ] = "keras",
     images: Annotated[
         list[Path] | None, typer.Option(help="Image files or folders to compare the export on.")
     ] = None,
 ) -> None:
-    """Write a model as one Keras file, or as a TensorFlow SavedModel that takes image bytes."""
+    """Write a model as one Keras or ONNX file, or as a TensorFlow SavedModel that takes image bytes."""
     from tuner.models.loading import fetch_model, read_example
     from tuner.models.scorer import Scorer
     from tuner.serving.export import export_model
+    from tuner.serving.onnx_export import export_onnx
     from tuner.serving.prediction import sample_files
 
     folder = fetch_model(model)
     sample = [read_example(folder), *sample_files(images or [])]
-    done = export_model(Scorer.load(folder), to, form, sample)
+    if form == "onnx":
+        done = export_onnx(Scorer.load(folder), to, sample)
+    else:  # what is written computes by TensorFlow, and is compared with that
+        done = export_model(Scorer.load(folder, keras=True), to, form, sample)
     differ = {
         "probability": f"probabilities differ by {done.difference:.2g} at most",
         "decision": f"decision values differ by {done.difference:.2g} of the greatest at most",

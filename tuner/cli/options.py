@@ -11,7 +11,6 @@ from rich.console import Console
 from typer.models import OptionInfo
 
 from tuner.drafts.examples import DEFAULT_FILE, experiment_file
-from tuner.experiment.file import OVERRIDES
 
 # The groups of options in `tuner search --help`, by the options that are in them.
 _GROUPS = {
@@ -53,6 +52,7 @@ def completing(name: str) -> Callable[[str], list[str]]:
 
 def _values(name: str) -> Iterator[str]:
     """What the schema says that a key is one of."""
+    from tuner.experiment.file import OVERRIDES
     from tuner.experiment.json_schema import experiment_schema, fields_of
 
     *groups, key = OVERRIDES[name]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tuner.classifiers.parameters import described
-
 if TYPE_CHECKING:
     from tuner.api.results import SearchResult
 
 
 def show_result(result: SearchResult, console: Console) -> None:
     """Print the winner, its test, its model and the search's run."""
+    from tuner.classifiers.parameters import described
+
     winner = result.best
     version = winner.version
     console.print()

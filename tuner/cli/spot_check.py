@@ -13,7 +13,6 @@ from tuner.cli.options import FILE, MASTER, Backbones, Cache, Images, Precision,
 from tuner.cli.results import show_result
 from tuner.cli.screen import SEARCHES, Screen
 from tuner.drafts.examples import DEFAULT_FILE
-from tuner.experiment.file import read_experiment
 
 if TYPE_CHECKING:
     from tuner.api.spot_checking import SpotCheckResult
@@ -67,6 +66,8 @@ def spot_check(
         "precision": precision,
         "cache": cache,
     }
+    from tuner.experiment.file import read_experiment
+
     read = read_experiment(given_file(experiment, console), keys)
     from tuner.api.spot_checking import spot_check as run
 

@@ -47,10 +47,9 @@ from tuner.tracking.run_log import RunLog
 _CONDA, _VIRTUALENV = "conda.yaml", "python_env.yaml"
 _EXAMPLE, _SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 # What serving imports; the `spark` face needs pyspark beside them.
+_OF_TENSORFLOW = ("mlflow", "tensorflow", "keras")
+_OF_ONNX = ("mlflow-skinny", "onnxruntime")  # skinny MLflow serves; a store in a database needs all of it
 _REQUIREMENTS = (
-    "mlflow",
-    "tensorflow",
-    "keras",
     "numpy",
     "pandas",
     "pillow",
@@ -79,13 +78,15 @@ def signature(gives: ScoreKind) -> ModelSignature:
     )
 
 
-def requirements(*, sklearn: bool = False) -> list[str]:
-    """What the model is served with, pinned; `sklearn`: whether its classifier may be scikit-learn's.
+def requirements(*, sklearn: bool = False, onnx: bool = False) -> list[str]:
+    """What the model is served with, pinned.
+
+    `sklearn`: its classifier may be scikit-learn's; `onnx`: it carries its network as ONNX.
 
     tuner itself is among them if it was installed from a URL, which then names its version; where it came
     from a local folder, it is to be installed beside them.
     """
-    names = _REQUIREMENTS + (_OF_SKLEARN if sklearn else ())
+    names = (*(_OF_ONNX if onnx else _OF_TENSORFLOW), *_REQUIREMENTS, *(_OF_SKLEARN if sklearn else ()))
     pinned = [f"{name}=={version(name)}" for name in names]
     origin = json.loads(distribution.metadata_file("direct_url.json") or "{}")
     url, source = origin.get("url", "file:"), origin.get("vcs_info")
@@ -114,6 +115,9 @@ class FittedModel:
         Where MLflow has the network; None: the model carries its file.
     saved
         The folder to which MLlib saved the classifier, where it did.
+    onnx
+        The network's ONNX file, with which both faces shall compute; None, or if there is a `uri`: they
+        compute with TensorFlow.
     """
 
     network: Network
@@ -122,6 +126,7 @@ class FittedModel:
     labels: Sequence[str]
     uri: str | None = None
     saved: Path | None = None
+    onnx: Path | None = None
 
     def stage(self) -> Stage:
         """The classifier as a stage of the pipeline."""
@@ -158,21 +163,30 @@ def write_model_files(folder: Path, example: bytes, *, sklearn: bool = False) ->
         Whether some of their classifiers are scikit-learn's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    python = platform.python_version()
-    pinned = requirements(sklearn=sklearn)
-    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
-    conda = {
-        "name": "mlflow-env",
-        "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": pinned}],
-    }
-    virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    YAML().dump(conda, folder / _CONDA)
-    YAML().dump(virtualenv, folder / _VIRTUALENV)
+    _write_environment(folder, requirements(sklearn=sklearn))
     # One image as MLflow's JSON forms of a data frame: bytes as base64.
     frame = {"columns": [CONTENT], "data": [[base64.b64encode(example).decode("ascii")]]}
     (folder / _EXAMPLE).write_text(json.dumps(frame), encoding="utf-8")
     (folder / _SERVING_EXAMPLE).write_text(json.dumps({"dataframe_split": frame}), encoding="utf-8")
+
+
+def example_of(files: Path) -> bytes:
+    """The image that `write_model_files` wrote."""
+    frame = json.loads((files / _EXAMPLE).read_text(encoding="utf-8"))
+    return base64.b64decode(frame["data"][0][0])
+
+
+def _write_environment(folder: Path, pinned: Sequence[str]) -> None:
+    python = platform.python_version()
+    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": list(pinned)}],
+    }
+    virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    YAML().dump(conda, folder / _CONDA)
+    YAML().dump(virtualenv, folder / _VIRTUALENV)
 
 
 def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Path) -> None:
@@ -202,9 +216,14 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
     )
     if model.uri is not None:
         featurizer.set(featurizer.modelUri, model.uri)
+    if model.onnx is not None and model.uri is None:
+        featurizer.carry_onnx(model.onnx)
+        sklearn = isinstance(model.head, SklearnHead)
+        _write_environment(folder, requirements(sklearn=sklearn, onnx=True))
     stages = (NetworkStage(featurizer), model.stage(), PythonStage.of(names))
     write_pipeline(folder / scorer.PIPELINE_FOLDER, stages)
-    write_scorer(folder / scorer.FOLDER, model.network, model.head, model.labels, model.uri)
+    onnx = featurizer.getOrDefault(featurizer.onnxDigest) if featurizer.onnx is not None else None
+    write_scorer(folder / scorer.FOLDER, model.network, model.head, model.labels, model.uri, onnx)
     mlflow_model.signature = signature(gives)
     mlflow_model.saved_input_example_info = {
         "artifact_path": _EXAMPLE,

@@ -1,5 +1,6 @@
-"""The JVM-free face of a model: image bytes → class names, by Keras and NumPy; imports no pyspark.
+"""The JVM-free face of a model: image bytes → class names; imports no pyspark.
 
+The network is run by ONNX Runtime where the model carries it as ONNX, else by Keras and TensorFlow.
 MLflow's `python_function` flavor names this module as its loader. It decodes as the featurizer does and
 computes what MLlib's model or scikit-learn's computes, so both faces of a model give the same answer.
 """
@@ -35,6 +36,7 @@ from tuner.classifiers.heads.files import read_head as read_fitted
 from tuner.models.format import FORMAT, check_format
 from tuner.networks.files import import_keras
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
+from tuner.networks.onnx.session import SUFFIX, carried_files, check_file
 from tuner.networks.resolution import Network, load_network
 from tuner.networks.store import NetworkStore
 
@@ -74,18 +76,36 @@ class _Description(BaseModel):
     pooling: Pooling = "avg"
     uri: str | None = None  # where MLflow has the network, if the model does not carry it
     head: str = "linear"  # the kind of the classifier
+    onnx: str | None = None  # sha256 of the network's ONNX file, if the model carries one
 
     def network(self, file: str) -> Network:
         """The network, whose file lies here."""
-        return Network(file=file, **self.model_dump(exclude={"format", "labels", "uri", "head"}))
+        return Network(file=file, **self.model_dump(exclude={"format", "labels", "uri", "head", "onnx"}))
+
+    def file(self, carried: Sequence[Path], *, keras: bool) -> Path:
+        """Find the network's file among those that the model carries, or elsewhere."""
+        stored, exported = carried_files(carried)
+        if self.onnx is not None and not keras:
+            found = exported or Path(f"{self.onnx}{SUFFIX}")
+            check_file(found, self.name, self.onnx)
+            return found
+        return NetworkStore().locate(self.name, self.digest, stored, self.uri, self.file_digest)
 
 
 def write_scorer(
-    folder: Path, network: Network, head: Head, labels: Sequence[str], uri: str | None
+    folder: Path,
+    network: Network,
+    head: Head,
+    labels: Sequence[str],
+    uri: str | None,
+    onnx: str | None = None,
 ) -> None:
-    """Write what the scorer needs beside the saved pipeline; `uri`: where MLflow has the network."""
+    """Write what the scorer needs beside the saved pipeline.
+
+    `uri`: where MLflow has the network; `onnx`: sha256 of its ONNX file, if the pipeline carries that.
+    """
     described = {key: value for key, value in network.to_dict().items() if key != "file"}
-    description = _Description(labels=tuple(labels), uri=uri, head=head.kind, **described)
+    description = _Description(labels=tuple(labels), uri=uri, head=head.kind, onnx=onnx, **described)
     folder.mkdir(parents=True)
     (folder / _DESCRIPTION).write_text(description.model_dump_json(indent=1), encoding="utf-8")
     head.write(folder)
@@ -132,7 +152,7 @@ class Scorer:
     labels
         The class names; their positions are the label indices.
     threads
-        For TensorFlow, and for decoding; None: what `OMP_NUM_THREADS` says (Spark sets it for its
+        For the network, and for decoding; None: what `OMP_NUM_THREADS` says (Spark sets it for its
         workers), else this machine's cores.
     """
 
@@ -151,7 +171,7 @@ class Scorer:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     @classmethod
-    def load(cls, folder: Path, threads: int | None = None) -> Scorer:
+    def load(cls, folder: Path, threads: int | None = None, *, keras: bool = False) -> Scorer:
         """Open a model folder.
 
         Parameters
@@ -160,19 +180,18 @@ class Scorer:
             As `write_scorer` and the saved pipeline fill it.
         threads
             As for the class.
+        keras
+            Take the network as it came, by TensorFlow, even where the model carries it as ONNX.
 
         Raises
         ------
         ModelError
             The folder holds no scorer, or one of another version of tuner.
         NetworkError
-            The model carries no network, and it is not found elsewhere.
+            The model carries no network, and it is not found elsewhere; or its ONNX file is another one.
         """
         description, head = _read(folder / FOLDER, f"The model {folder}")
-        carried = next(iter(sorted(folder.glob(_CARRIED))), None)
-        file = NetworkStore().locate(
-            description.name, description.digest, carried, description.uri, description.file_digest
-        )
+        file = description.file(list(folder.glob(_CARRIED)), keras=keras)
         return cls(description.network(str(file)), head, description.labels, threads)
 
     def score(self, contents: Sequence[bytes | None]) -> tuple[np.ndarray, list[str | None]]:
@@ -214,7 +233,7 @@ class Scorer:
         return "label", self.score_column
 
     def warm_up(self) -> None:
-        """Run the network once: TensorFlow prepares its kernels at the first call."""
+        """Run the network once: kernels are prepared at the first call."""
         self._compute(np.zeros((1, *self.network.input_size, 3), np.float32))
 
     def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -349,10 +368,12 @@ class _BadRequest(MlflowException):
 
 def _load_pyfunc(path: str) -> Scorer:
     """Open a model folder for MLflow, ready for the first request."""
-    if _SERVED in os.environ:  # a process that does nothing else, and shall answer soon
+    folder = Path(path)
+    if _SERVED in os.environ and carried_files(list(folder.glob(_CARRIED)))[1] is None:
+        # A process that does nothing else, and shall answer soon.
         with _hidden(_NEEDLESS):
             import_keras()
-    scorer = Scorer.load(Path(path))
+    scorer = Scorer.load(folder)
     scorer.warm_up()
     return scorer
 

@@ -133,14 +133,29 @@ def open_network(
     NetworkError
         The file is missing, cannot be loaded safely, or takes or gives something else.
     """
+    features, width = feature_graph(file, input_size, precision, pooling)
+    import tensorflow as tf
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if len(images) == 0:  # TensorFlow's oneDNN kernels fail on a batch of none
+            return np.empty((0, width), np.float32)
+        return np.asarray(features(tf.constant(images, tf.float32)))
+
+    return run
+
+
+def feature_graph(
+    file: Path, input_size: tuple[int, int], precision: Precision, pooling: Pooling = "avg"
+) -> tuple[Any, int]:
+    """Give the `tf.function` that `open_network` runs, and its width; parameters and errors as there."""
     import_keras()
     if not file.exists():
         raise NetworkError(f"There is no network {file}: check the path.")
     check_precision(file, precision)
     if file.suffix != ".keras":
-        return _feature_function(_open_saved_model(file), file, input_size, pooling)
+        return _traced(_open_saved_model(file), file, input_size, pooling)
     network = _with_constants(open_keras(file, input_size, precision))
-    return _feature_function(network, file, input_size, pooling)
+    return _traced(network, file, input_size, pooling)
 
 
 def check_precision(file: Path, precision: Precision) -> None:
@@ -235,9 +250,9 @@ def _with_constants(network: Any) -> Callable[..., Any]:
     return call
 
 
-def _feature_function(
+def _traced(
     network: Callable[..., Any], file: Path, input_size: tuple[int, int], pooling: Pooling
-) -> FeatureFunction:
+) -> tuple[Any, int]:
     import tensorflow as tf
 
     def compute(images: Any) -> Any:
@@ -248,7 +263,8 @@ def _feature_function(
         return _pooled(output, pooling) if output.shape.rank == 4 else output
 
     # Traced once for any number of images: many times faster than predict on small batches.
-    features = tf.function(compute, [tf.TensorSpec((None, *input_size, 3), tf.float32)])
+    taken = tf.TensorSpec((None, *input_size, 3), tf.float32, name="images")
+    features = tf.function(compute, [taken])
     try:
         shape = features.get_concrete_function().structured_outputs.shape
     except NetworkError:
@@ -259,13 +275,7 @@ def _feature_function(
             f"pixels: {first_sentence(error)}."
         ) from error
     _check_output(shape, file)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        if len(images) == 0:  # TensorFlow's oneDNN kernels fail on a batch of none
-            return np.empty((0, shape[1]), np.float32)
-        return np.asarray(features(tf.constant(images, tf.float32)))
-
-    return run
+    return features, int(shape[1])
 
 
 def _pooled(output: Any, pooling: Pooling) -> Any:

@@ -34,6 +34,7 @@ from tuner.networks.files import (
     open_network,
     pack_saved_model,
 )
+from tuner.networks.onnx.session import SUFFIX, open_onnx
 from tuner.networks.store import NetworkStore, StoredNetwork
 from tuner.networks.table import NETWORKS, Architecture, find_architecture
 
@@ -51,7 +52,8 @@ class Network:
     digest : str
         sha256 hex of its architecture and weights: the same on any day and machine.
     file : str
-        Where the network is stored: ``<digest>.keras``, or ``<digest>.zip`` for a SavedModel.
+        Where the network is stored: ``<digest>.keras``, or ``<digest>.zip`` for a SavedModel. Of a
+        model that carries it as ONNX: that file.
     input_size : tuple of int
         Height and width in pixels.
     preprocessing : {"tf", "caffe", "torch", "unit", "none"}
@@ -195,7 +197,7 @@ def load_network(network: Network, file: Path, threads: int) -> FeatureFunction:
     file : Path
         Where its stored network lies here.
     threads : int
-        For TensorFlow, if this process has not computed with it yet.
+        For ONNX Runtime, or for TensorFlow if this process has not computed with it yet.
 
     Returns
     -------
@@ -207,6 +209,8 @@ def load_network(network: Network, file: Path, threads: int) -> FeatureFunction:
     NetworkError
         The file is missing or is not a network.
     """
+    if file.suffix == SUFFIX:
+        return _open_onnx_once(file, network.input_size, threads)
     import_keras()
     limit_threads(threads)
     return _open_once(file, network.input_size, network.precision, network.pooling)
@@ -217,6 +221,11 @@ def _open_once(
     file: Path, input_size: tuple[int, int], precision: Precision, pooling: Pooling
 ) -> FeatureFunction:
     return open_network(file, input_size, precision, pooling)
+
+
+@lru_cache(maxsize=2)
+def _open_onnx_once(file: Path, input_size: tuple[int, int], threads: int) -> FeatureFunction:
+    return open_onnx(file, input_size, threads)
 
 
 def _checked(spec: NetworkSpec, precision: Precision, include_top: bool = False) -> _Wanted:

@@ -17,7 +17,7 @@ from tuner.extraction.cache import FeatureCache
 from tuner.images.files import read_file
 from tuner.images.index import ImageSet, contents, index_images
 from tuner.images.sources import read_images
-from tuner.images.splits import GIVEN, split_images
+from tuner.images.splits import GIVEN, TEST, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
 from tuner.preparation.classifiers import check_sizes
 from tuner.preparation.features import extract_features
@@ -197,6 +197,24 @@ def first_image(prepared: PreparedImages) -> bytes:
     row = contents(prepared.images, smallest, partitions=1).first()
     assert row is not None
     return bytes(row["content"])
+
+
+def some_images(prepared: PreparedImages, count: int) -> dict[str, bytes]:
+    """Bytes of at most `count` images by their digests, spread over all but the test part.
+
+    None where a Spark job would have to read all images for them.
+    """
+    rows = prepared.index[prepared.index["part"] != TEST].drop_duplicates("digest").sort_values("path")
+    count = min(count, len(rows))
+    rows = rows.iloc[[place * len(rows) // count for place in range(count)]]
+    found: Sequence[bytes | None] = []
+    if prepared.images.held is not None:
+        held = prepared.images.held.set_index("path")["content"]
+        found = [bytes(held[path]) for path in rows["path"]]
+    elif prepared.images.listing is not None:
+        found = [read_file(path)[0] for path in rows["path"]]
+    read = zip(rows["digest"], found, strict=False)  # none where none were read
+    return {digest: content for digest, content in read if content is not None}
 
 
 def weights_files(prepared: PreparedImages) -> list[Path]:

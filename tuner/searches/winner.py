@@ -25,6 +25,7 @@ from tuner.registry.promotion import place_version
 from tuner.registry.versions import RegisteredVersion, describe_version, register_version
 from tuner.reports.model_card import ModelFacts, model_card, short_card
 from tuner.reports.search import log_winner
+from tuner.searches.winners_onnx import winners_onnx
 from tuner.spark.sessions import DriverSession
 from tuner.storage.mirror import brought_here
 from tuner.tracking import names
@@ -92,7 +93,9 @@ def finish_winner(
     """
     params, weight = best.params, experiment.search.class_weight_of_all
     network = prepared.networks[params.backbone]
-    fitted = _fit(session, cache, prepared, params, trial)
+    with winners_onnx(cache, prepared, network, trial.model_files, run, console) as as_onnx:
+        fitted = _fit(session, cache, prepared, params, trial)
+        onnx = as_onnx(fitted.head)
     if isinstance(fitted.head, LinearHead) and trial.fits_inside(params):
         other = trial.fits_in_worker(params, threads=session.cores).fit_all().head
         assert isinstance(other, LinearHead)
@@ -107,7 +110,7 @@ def finish_winner(
     scored = _test(fitted.head, cache, prepared, network)
     test = evaluate(scored.label_index, scored.scores, prepared.labels, scored.gives)
     given = classifier_params(params, weight)
-    model = FittedModel(network, fitted.head, given, prepared.labels, saved=fitted.saved)
+    model = FittedModel(network, fitted.head, given, prepared.labels, saved=fitted.saved, onnx=onnx)
     logged = log_model(run, model, name=names.MODEL, files=brought_here(trial.model_files))
     log_winner(run, best, test, scored, logged.model_id)
     metric = experiment.search.metric

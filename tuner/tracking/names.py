@@ -59,6 +59,7 @@ HISTORY = "objectiveHistory"  # a trial's stepped metric
 SOLVER_DIFFERENCE = (
     "solver_difference"  # of a search: how far the worker's fit of the winner is from MLlib's
 )
+ONNX_OTHER_CLASSES = "onnx_other_classes"  # of a search: images that get another class than by TensorFlow
 
 
 def artifact_address(run_id: str, file: str) -> str:

@@ -13,6 +13,7 @@ from tuner.base.errors import NetworkError
 from tuner.base.uris import hadoop_path
 from tuner.models.format import FORMAT, FORMAT_KEY, check_format
 from tuner.models.mllib_files import PythonStage
+from tuner.networks.onnx.session import SUFFIX, carried_files
 
 if TYPE_CHECKING:
     from tuner.models.stages.transformer import NetworkTransformer
@@ -33,14 +34,18 @@ class NetworkStage:
 
     def write(self, folder: Path) -> None:
         """Write to a folder that is not there yet; needs no session."""
-        network = self.transformer.network()
         identified = self.transformer.copy()
-        identified.describe(network)
+        identified.describe(self.transformer.network())
+        embedded = identified.getOrDefault(identified.embedWeights)
+        if not embedded:  # then there is no ONNX file, either
+            identified.clear(identified.onnxDigest)
         PythonStage.of(identified, **{FORMAT_KEY: FORMAT}).write(folder)
-        if identified.getOrDefault(identified.embedWeights):
+        if embedded:
             place = folder / _FOLDER
             place.mkdir()
-            shutil.copyfile(network.file, place / Path(network.file).name)
+            for file in self.transformer.files():
+                own = identified.getOrDefault(identified.onnxDigest) if file.suffix == SUFFIX else file.stem
+                shutil.copyfile(file, place / f"{own}{file.suffix}")
 
 
 class NetworkWriter(MLWriter):
@@ -70,7 +75,7 @@ class NetworkReader(MLReader):  # type: ignore[type-arg]
         transformer._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(transformer, metadata)
         folder = local_path(path, self._kind.__name__) / _FOLDER
-        transformer.carried = next(iter(sorted(folder.glob("*"))), None) if folder.is_dir() else None
+        transformer.carried, transformer.onnx = carried_files(folder.glob("*") if folder.is_dir() else ())
         return transformer
 
 

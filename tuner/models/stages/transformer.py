@@ -17,10 +17,12 @@ from pyspark.sql.utils import is_remote
 
 from tuner.base.choices import Decoding, Pooling, Precision, Preprocessing, Transparent
 from tuner.base.errors import ImageSourceError, NetworkError
+from tuner.base.files import file_digest
 from tuner.experiment.networks import NetworkSpec
 from tuner.extraction.udf import Output, network_udf, ship_network, worker_threads
 from tuner.models.stages.saving import NetworkReader, NetworkWriter
 from tuner.networks.inference import BATCH_SIZE, content_reader, struct_reader
+from tuner.networks.onnx.session import SUFFIX, check_file
 from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 
@@ -45,6 +47,7 @@ class NetworkTransformer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLW
     modelDigest = Param(Params._dummy(), "modelDigest", "the network's digest", TypeConverters.toString)
     fileDigest = Param(Params._dummy(), "fileDigest", "the file's sha256", TypeConverters.toString)
     modelUri = Param(Params._dummy(), "modelUri", "where MLflow has the network", TypeConverters.toString)
+    onnxDigest = Param(Params._dummy(), "onnxDigest", "the ONNX file's sha256", TypeConverters.toString)
     width = Param(Params._dummy(), "width", "the number of outputs", TypeConverters.toInt)
 
     _include_top: ClassVar[bool] = False  # whether the network keeps the head that it was trained with
@@ -60,6 +63,7 @@ class NetworkTransformer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLW
             seed=0, precision="float32", transparent="white", batchSize=BATCH_SIZE, embedWeights=True
         )
         self.carried: Path | None = None  # the network's file beside a saved transformer
+        self.onnx: Path | None = None  # the same, exported: it is what computes, where there is one
         self._nulls: Any = None
 
     @classmethod
@@ -143,20 +147,46 @@ class NetworkTransformer(Transformer, HasInputCol, HasOutputCol, MLReadable, MLW
                 Decoding(self._value(self.transparent), self._value(self.maxValue)),
                 include_top=self._include_top,
             )
-        name, file_digest = self.getModelName(), self._value(self.fileDigest)
-        place = NetworkStore().locate(name, digest, self.carried, self._value(self.modelUri), file_digest)
         return Network(
-            name=name,
+            name=self.getModelName(),
             digest=digest,
-            file=str(place),
+            file=str(self._computing()),
             input_size=cast("tuple[int, int]", tuple(self._value(self.inputSize))),
             preprocessing=self._value(self.preprocessing),
             width=self._value(self.width),
             precision=self._value(self.precision),
             transparent=self._value(self.transparent),
             max_value=self._value(self.maxValue),
-            file_digest=file_digest or "",
+            file_digest=self._value(self.fileDigest) or "",
             pooling=self._pooling(),
+        )
+
+    def carry_onnx(self, file: Path) -> None:
+        """Compute with this ONNX file of the network, and carry it when saved with `embedWeights`."""
+        self.onnx = file
+        self._set(onnxDigest=file_digest(file))
+
+    def files(self) -> list[Path]:
+        """What is carried of the network: the file as it came, and the ONNX one if there is one."""
+        if self._value(self.modelDigest) is None:
+            return [Path(self.network().file)]
+        return [self._stored(), *([self._computing()] if self._value(self.onnxDigest) else [])]
+
+    def _computing(self) -> Path:
+        sha256 = self._value(self.onnxDigest)
+        if sha256 is None:
+            return self._stored()
+        found = self.onnx or Path(f"{sha256}{SUFFIX}")
+        check_file(found, self.getModelName(), sha256)
+        return found
+
+    def _stored(self) -> Path:
+        return NetworkStore().locate(
+            self.getModelName(),
+            self._value(self.modelDigest),
+            self.carried,
+            self._value(self.modelUri),
+            self._value(self.fileDigest),
         )
 
     def _pooling(self) -> Pooling:

@@ -161,7 +161,8 @@ POINT = {NUMBER: 1, "backbone": "GlyphNet", "regParam": 0.01, "elasticNetParam":
 OTHERS = {
     "sklearn.Ridge": {"alpha": 1.0, "prestep": {"prestep": "PCA", "k": 9.0}},
     "sklearn.RandomForest": {"n_estimators": 5},
-    "DecisionTree": {"maxDepth": 3},
+    "LogisticRegression": {"regParam": 0.01, "maxIter": 5, "elasticNetParam": 0.5, "prestep": "Normalizer"},
+    "DecisionTree": {"maxDepth": 3, "prestep": {"prestep": "PCA", "k": 9.0}},
     "LinearSVC": {"maxIter": 3},
 }
 
@@ -185,7 +186,8 @@ def test_a_trial_of_any_classifier_logs_a_model_whose_two_faces_agree(
     run = trial.tracking.client().get_run(result.run_id)
     assert run.data.params["classifier"] == name
     assert TrialResult.of_run(run, "accuracy") is not None
-    assert not {"regParam", "elasticNetParam"} & set(run.data.params)
+    given = set(OTHERS[name]) | ({"k"} if isinstance(OTHERS[name].get("prestep"), dict) else set())
+    assert set(run.data.params) == {"backbone", "classifier"} | given
 
     models = trial.tracking.client().search_logged_models([trial.tracking.experiment_id])
     (model,) = [model for model in models if model.source_run_id == result.run_id]
@@ -195,8 +197,9 @@ def test_a_trial_of_any_classifier_logs_a_model_whose_two_faces_agree(
     assert head.gives == row.gives
     rows = driver.spark.table(view).collect()
     expected = head.score(np.stack([row.features.toArray() for row in rows]))
-    stage = PipelineModel.load(str(folder / "sparkml")).stages[1]
-    answers = stage.transform(driver.spark.table(view)).collect()
+    pipeline = PipelineModel.load(str(folder / "sparkml"))
+    assert len(pipeline.stages) == 3 + (kind == "stepped")
+    answers = PipelineModel(pipeline.stages[1:-1]).transform(driver.spark.table(view)).collect()
     np.testing.assert_allclose(np.stack([a[row.gives].toArray() for a in answers]), expected, atol=1e-9)
     assert [answer.prediction for answer in answers] == expected.argmax(axis=1).tolist()
 

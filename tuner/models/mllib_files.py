@@ -53,10 +53,10 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
 
 _INTS = pa.list_(_required("element", pa.int32()))
 _DOUBLES = pa.list_(_required("element", pa.float64()))
-_VECTOR = pa.struct(
+VECTOR = pa.struct(
     [_required("type", pa.int8()), ("size", pa.int32()), ("indices", _INTS), ("values", _DOUBLES)]
 )
-_MATRIX = pa.struct(
+MATRIX = pa.struct(
     [
         _required("type", pa.int8()),
         _required("numRows", pa.int32()),
@@ -71,15 +71,15 @@ _ROW = pa.struct(
     [
         _required("numClasses", pa.int32()),
         _required("numFeatures", pa.int32()),
-        ("interceptVector", _VECTOR),
-        ("coefficientMatrix", _MATRIX),
+        ("interceptVector", VECTOR),
+        ("coefficientMatrix", MATRIX),
         _required("isMultinomial", pa.bool_()),
     ]
 )
 _SPARSE, _DENSE = 0, 1  # the values of `type`
 _HEAD = 12  # bytes that MLlib counts for an array, beside 8 a double and 4 an index
 _SPARK_NAMES = {pa.int8(): "byte", pa.int32(): "integer", pa.float64(): "double", pa.bool_(): "boolean"}
-_UDTS = {_VECTOR: "VectorUDT", _MATRIX: "MatrixUDT"}
+_UDTS = {VECTOR: "VectorUDT", MATRIX: "MatrixUDT"}
 
 
 class Stage(Protocol):
@@ -240,7 +240,7 @@ class LogisticRegressionStage:
             "coefficientMatrix": _matrix(np.asarray(self.coefficients, np.float64)),
             "isMultinomial": self.isMultinomial,
         }
-        _write_row(row, _new_folder(folder / "data") / "part-00000.snappy.parquet")
+        write_numbers(folder, row, _ROW)
 
 
 def _new_folder(folder: Path) -> Path:
@@ -255,13 +255,17 @@ def _spark_version() -> str:
     return version("pyspark")
 
 
-def _write_row(row: dict[str, Any], file: Path) -> None:
-    """Write a model's numbers with the notes of Spark's own: its version, and the row's type as JSON."""
+def write_numbers(folder: Path, row: Mapping[str, Any], kind: pa.StructType) -> None:
+    """Write a model's numbers, one row of this type, into the folder of its stage.
+
+    With them go the notes of Spark's own: its version, and the row's type as JSON.
+    """
     notes = {
         "org.apache.spark.version": _spark_version(),
-        "org.apache.spark.sql.parquet.row.metadata": json.dumps(_spark_type(_ROW), separators=(",", ":")),
+        "org.apache.spark.sql.parquet.row.metadata": json.dumps(_spark_type(kind), separators=(",", ":")),
     }
-    table = pa.Table.from_pylist([row], schema=pa.schema(list(_ROW)))
+    table = pa.Table.from_pylist([row], schema=pa.schema(list(kind)))
+    file = _new_folder(folder / "data") / "part-00000.snappy.parquet"
     with pq.ParquetWriter(file, table.schema, use_dictionary=False, store_schema=False) as writer:
         writer.add_key_value_metadata(notes)
         writer.write_table(table)
@@ -288,6 +292,18 @@ def _spark_type(kind: pa.DataType, *, udt: bool = True) -> Any:
     return _SPARK_NAMES[kind]
 
 
+def dense_vector(values: np.ndarray) -> dict[str, Any]:
+    """A vector as MLlib keeps one that is dense."""
+    return {"type": _DENSE, "values": values}
+
+
+def dense_matrix(values: np.ndarray) -> dict[str, Any]:
+    """A matrix as MLlib keeps one that is dense: by rows."""
+    rows, columns = values.shape
+    shape = {"numRows": rows, "numCols": columns}
+    return {**shape, "type": _DENSE, "values": values.ravel(), "isTransposed": True}
+
+
 def _vector(values: np.ndarray) -> dict[str, Any]:
     """A vector as MLlib keeps it: dense or sparse, whichever takes less room.
 
@@ -298,7 +314,7 @@ def _vector(values: np.ndarray) -> dict[str, Any]:
     sparse = (8 + 4) * len(places) + 2 * _HEAD + 4
     only_class = len(values) > 1 and bool(np.isinf(values).any())
     if dense <= sparse and not only_class:
-        return {"type": _DENSE, "values": values}
+        return dense_vector(values)
     return {"type": _SPARSE, "size": len(values), "indices": places, "values": values[places]}
 
 
@@ -310,7 +326,7 @@ def _matrix(values: np.ndarray) -> dict[str, Any]:
     starts = min(rows, columns) + 1  # where each row or column begins
     sparse = (8 + 4) * np.count_nonzero(values) + 4 * starts + 3 * _HEAD + 9
     if dense <= sparse:
-        return {**matrix, "type": _DENSE, "values": values.ravel(), "isTransposed": True}
+        return dense_matrix(values)
     by_rows = rows < columns
     lines = values if by_rows else values.T
     line, place = np.nonzero(lines)

@@ -17,10 +17,12 @@ from pyspark.sql import functions as F
 
 from tuner.base.choices import ClassWeight
 from tuner.base.columns import LABEL_INDEX, PART, PATH, PREDICTION, WEIGHT
+from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.steps import SteppedHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.predictions import Scored
-from tuner.models.fitted.estimators import fit_estimator, save_fitted, weight_of
+from tuner.models.fitted.estimators import fit_estimator, save_fitted, step_and_model, weight_of
 from tuner.models.fitted.saved import read_saved
 from tuner.models.pipeline import head_of, score_column
 from tuner.spark.endpoint import Endpoint, connect_from_worker, interrupted_after
@@ -91,7 +93,7 @@ class SparkFits:
             fitted=lambda: self._fetch(model),
             seconds=seconds,
             train_accuracy=float(frame[_RIGHT][frame[PATH].isna()].mean()),
-            history=list(model.summary.objectiveHistory) if self.params.row.name == DEFAULT else [],
+            history=self._history(model),
             scored=Scored(
                 path=list(scored[PATH]),
                 label_index=scored[LABEL_INDEX].to_numpy(),
@@ -104,6 +106,10 @@ class SparkFits:
         """Fit on all rows."""
         return self._fetch(self._fit(self.table))
 
+    def _history(self, fitted: Any) -> list[float]:
+        _, model = step_and_model(fitted)
+        return list(model.summary.objectiveHistory) if self.params.row.name == DEFAULT else []
+
     def _fit(self, table: DataFrame) -> Any:
         setting = self.setting
         return fit_estimator(
@@ -115,13 +121,17 @@ class SparkFits:
             seed=setting.seed,
         )
 
-    def _fetch(self, model: Any) -> Fitted:
+    def _fetch(self, fitted: Any) -> Fitted:
         """Bring a model's numbers here: by its attributes, or through the files that MLlib saves."""
+        step, model = step_and_model(fitted)
+        head: Head
         if self.params.row.name == DEFAULT:
-            return Fitted(head_of(model))
-        folder = self.setting.folder / uuid.uuid4().hex
-        save_fitted(model, folder)
-        return Fitted(read_saved(folder, self.params.row, self.setting.classes), folder)
+            head, folder = head_of(model), None
+        else:
+            folder = self.setting.folder / uuid.uuid4().hex
+            save_fitted(model, folder)
+            head = read_saved(folder, self.params.row, self.setting.classes)
+        return Fitted(head if step is None else SteppedHead(step, head), folder)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def test_classifiers_named_in_an_option_keep_what_the_file_says_of_them(tmp_path
         ),
         (
             "classifier: [{name: NaiveBayes, modelType: 'gaussian,multinomial', prestep: 'none,PCA'}]",
-            "NaiveBayes with modelType multinomial takes features as counts, which PCA before it would not",
+            "NaiveBayes with modelType multinomial takes features for counts, which PCA does not leave",
         ),
         (
             "classifier: FM\n  regParam: 0.5",

@@ -281,7 +281,7 @@ def test_each_classifier_has_its_own_parameters_and_no_others(algorithm: str) ->
             assert names - {"k"} == {"n_neighbors", "weights", "prestep"}
             assert ("k" in names) == (params.values["prestep"] == "PCA")
         elif params.classifier == "NaiveBayes":
-            assert params.values == {"modelType": "gaussian"}
+            assert params.values == {"modelType": "gaussian", "prestep": "none"}
         else:
             assert names == set(params.row.by_name)
         for choice in search.choices:

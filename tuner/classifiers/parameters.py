@@ -14,7 +14,7 @@ from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 BACKBONE, CLASSIFIER, CLASS_WEIGHT = "backbone", "classifier", "class_weight"
 
 PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in CLASSIFIERS[DEFAULT].parameters}
-"""The parameters of the classifier that is fitted where none is named, by their names; no step comes first."""
+"""The parameters of the classifier that is fitted where none is named, by name; no step comes first."""
 
 
 @dataclass(frozen=True)

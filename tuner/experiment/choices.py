@@ -123,8 +123,8 @@ class ClassifierSpec(Frozen):
         counts = [kind for kind in NOT_NEGATIVE if kinds is not None and kind in kinds.values]
         if counts and steps:
             raise ValueError(
-                f"{self.name} with {MODEL_TYPE} {counts[0]} takes features as counts, which "
-                f"{steps[0]} before it would not leave them: set {PRESTEP} to {NONE}, or {MODEL_TYPE} to gaussian"
+                f"{self.name} with {MODEL_TYPE} {counts[0]} takes features for counts, which "
+                f"{steps[0]} does not leave them: set {PRESTEP} to {NONE}, or {MODEL_TYPE} to gaussian"
             )
         return self
 

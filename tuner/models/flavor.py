@@ -126,7 +126,7 @@ class FittedModel:
     saved: Path | None = None
 
     def stages(self) -> tuple[Stage, ...]:
-        """The classifier as stages of the pipeline: the step that MLlib's may have before it, and itself."""
+        """The classifier as stages of the pipeline: itself, and the step before it if there is one."""
         step, head = step_and_head(self.head)
         before = () if step is None else (StepStage(step),)
         return *before, self._classifier(head)

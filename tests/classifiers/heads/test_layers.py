@@ -114,10 +114,8 @@ def test_what_mllib_fitted_after_a_step(name: str) -> None:
         assert layers is not None
         assert own is not None
         assert (layers.unit, len(layers.dense)) == (name == "Normalizer", len(own.dense))
-    assert (
-        layers_of(SteppedHead(step, FactorizationHead(bias, matrix, RNG.normal(size=(3, width, 2)))))
-        is None
-    )
+    factors = FactorizationHead(bias, matrix, RNG.normal(size=(3, width, 2)))
+    assert layers_of(SteppedHead(step, factors)) is None
 
 
 def test_what_is_no_network_is_none() -> None:

@@ -109,8 +109,10 @@ def step_and_model(fitted: Any) -> tuple[Step | None, Any]:
     return step_of(step), model
 
 
-def save_fitted(model: Any, folder: Path) -> None:
+def save_fitted(model: Any, folder: Path | str) -> None:
     """Let MLlib save a fitted classifier, of classic Spark or of Connect, to a folder that is not there.
+
+    It is a path or, as text, the URI of one on a Hadoop filesystem.
 
     On classic Spark, `OneVsRestModel.write` forgets the name of the column of decision values; the writer
     that Connect takes keeps it.
@@ -118,4 +120,4 @@ def save_fitted(model: Any, folder: Path) -> None:
     writer = model.write()
     if isinstance(model, OneVsRestModel) and isinstance(writer, JavaMLWriter):
         writer = OneVsRestModelWriter(model)
-    writer.save(hadoop_uri(folder))
+    writer.save(folder if isinstance(folder, str) else hadoop_uri(folder))

@@ -358,4 +358,4 @@ def test_one_classifier_alone_is_named_and_its_labels_are_its_parameters() -> No
     (params,) = told(propose(search, 1, by_anything)[0])
     assert params.classifier == "LogisticRegression"
     assert params.values["regParam"] == 0.1
-    assert set(search.spaces) == {"regParam", "elasticNetParam", "maxIter"}
+    assert set(search.spaces) == {"regParam", "elasticNetParam", "maxIter", "prestep"}

@@ -18,7 +18,7 @@ from tuner.models.scorer import Scorer
 
 FOUR = """
   classifier:
-    - LogisticRegression
+    - {name: LogisticRegression, prestep: Normalizer}
     - {name: RandomForest, numTrees: 3:9, maxDepth: 2:4, prestep: [none, StandardScaler, PCA], k: 4:8}
     - {name: sklearn.Ridge, prestep: "none,PCA", k: 4:8}
     - {name: sklearn.KNeighbors, n_neighbors: 1:5}

@@ -30,7 +30,10 @@ PASSWORD = "s3cret-p4ssword"
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workers' Python: every package but tuner."""
     found = make_python(tmp_path_factory.mktemp("python") / "venv")
-    tried = subprocess.run([found, "-c", "import hyperopt, tuner"], capture_output=True, text=True, cwd="/")
+    # -E: a folder that the driver's Python finds tuner in (PYTHONPATH) is not one of the cluster's processes.
+    tried = subprocess.run(
+        [found, "-E", "-c", "import hyperopt, tuner"], capture_output=True, text=True, cwd="/"
+    )
     assert "No module named 'tuner'" in tried.stderr
     return found
 

@@ -30,7 +30,7 @@ PASSWORD = "s3cret-p4ssword"
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workers' Python: every package but tuner."""
     found = make_python(tmp_path_factory.mktemp("python") / "venv")
-    # -E: a folder that the driver's Python finds tuner in (PYTHONPATH) is not one of the cluster's processes.
+    # -E: where PYTHONPATH leads the driver to tuner, it does not lead the cluster there.
     tried = subprocess.run(
         [found, "-E", "-c", "import hyperopt, tuner"], capture_output=True, text=True, cwd="/"
     )

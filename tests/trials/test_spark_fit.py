@@ -64,7 +64,8 @@ def test_a_model_that_is_saved_where_no_machine_has_a_path_is_brought_here(
     assert found.saved is not None
     assert not found.saved.is_relative_to(tmp_path)
     there = files_of(below)
-    assert {name.partition("/")[0] for name in there} == {"metadata", "model_0", "model_1", "model_2"}
+    models = {"model_0", "model_1", "model_2"}
+    assert {name.partition("/")[0] for name in there} == {"metadata", "classifier"} | models
     assert files_of(found.saved) == there
     expected = SparkFits(table, params, SparkSetting(3, {"any": 4}, "none", 0, tmp_path / "here")).fit_all()
     np.testing.assert_array_equal(found.head.score(values), expected.head.score(values))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from tuner.classifiers.rows.row import Classifier
-from tuner.classifiers.rows.sklearn import PRESTEP
 from tuner.classifiers.table import CLASSIFIERS, SPOTS
 
 _GIVES = {"probability": "probabilities", "decision": "decision values"}
 
 
 def _parameters(row: Classifier) -> str:
-    shown = []
-    for parameter in row.parameters:
-        if parameter.name == PRESTEP:
-            break  # the text says it once for all
-        shown.append(f"`{parameter.name}` {str(parameter.default).removesuffix(':linear')}")
-    return ", ".join(shown)
+    shown = [(one.name, str(one.default).removesuffix(":linear")) for one in row.parameters]
+    return ", ".join(f"`{name}` {default}" for name, default in shown)
 
 
 def classifier_rows() -> list[str]:

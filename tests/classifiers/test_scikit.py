@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 from tuner.base.errors import ModelError, TrialError
 from tuner.classifiers.heads.files import read_head
 from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.rows.sklearn import PRESTEPS
+from tuner.classifiers.rows.row import PRESTEPS
 from tuner.classifiers.scikit import SklearnHead, fit_sklearn, make_pipeline
 from tuner.classifiers.table import CLASSIFIERS, SPOTS
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.classifiers.rows.row import Classifier
-from tuner.classifiers.rows.sklearn import PRESTEPS
+from tuner.classifiers.rows.row import PRESTEPS, Classifier
 from tuner.classifiers.space import ParamSpace
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS, find_classifier
 

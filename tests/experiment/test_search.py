@@ -16,8 +16,10 @@ def test_a_search_over_several_classifiers_is_read_with_their_spaces(tmp_path: P
         "LogisticRegression.regParam": "0.1",
         "LogisticRegression.elasticNetParam": "0:1:linear",
         "LogisticRegression.maxIter": "5:30:linear",
+        "LogisticRegression.prestep": "none",
         "RandomForest.numTrees": "50:300:linear",
         "RandomForest.maxDepth": "3,5",
+        "RandomForest.prestep": "none",
         "sklearn.Ridge.alpha": "0.01",
         "sklearn.Ridge.prestep": "none",
     }
@@ -69,6 +71,10 @@ def test_classifiers_named_in_an_option_keep_what_the_file_says_of_them(tmp_path
         (
             "classifier: [{name: sklearn.SGD, k: 5}]",
             "k of sklearn.SGD goes with prestep PCA only: give prestep",
+        ),
+        (
+            "classifier: [{name: NaiveBayes, modelType: 'gaussian,multinomial', prestep: 'none,PCA'}]",
+            "NaiveBayes with modelType multinomial takes features for counts, which PCA does not leave",
         ),
         (
             "classifier: FM\n  regParam: 0.5",

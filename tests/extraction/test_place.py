@@ -166,6 +166,10 @@ def test_a_folder_that_is_done_with_is_removed_here_and_there(
         folder.mkdir(parents=True)
         (folder / "file").touch()
     assert cache.place.for_workers(spark, staging) == staging  # workers of this machine
+    assert cache.place.for_saving(spark, staging) == staging
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(CachePlace, "seen_by_workers", lambda *_: None)
+        assert cache.place.for_saving(spark, staging) == f"{uri}/staging/run"
     cache.place.discard(staging)
     assert not staging.exists()
     assert not (tmp_path / "below" / "cache" / "staging" / "run").exists()

@@ -32,13 +32,14 @@ from tests.helpers.models import (
 )
 from tests.models.test_pipeline import LABELS, png
 from tuner.base.errors import ModelError
+from tuner.classifiers.heads.steps import SteppedHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.scikit import fit_sklearn
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.experiment.networks import NetworkSpec
 from tuner.images.index import nominal
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.fitted.estimators import classifier_params, fit_estimator, save_fitted
+from tuner.models.fitted.estimators import classifier_params, fit_estimator, save_fitted, step_and_model
 from tuner.models.fitted.saved import read_saved
 from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
@@ -337,7 +338,9 @@ QUICK = {
     [
         *((name, {}) for name in CLASSIFIERS if name != DEFAULT),
         ("NaiveBayes", {"modelType": "multinomial", "smoothing": 1.0}),
-        ("sklearn.Ridge", {"prestep": "PCA", "k": 2}),
+        *((name, {"prestep": "PCA", "k": 2}) for name in ("sklearn.Ridge", "RandomForest", "FM")),
+        *((name, {"prestep": "Normalizer"}) for name in ("NaiveBayes", "GBT", "DecisionTree")),
+        *((name, {"prestep": "StandardScaler"}) for name in ("MultilayerPerceptron", "LinearSVC")),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,
 )
@@ -362,8 +365,11 @@ def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
         table = table.withMetadata("label_index", nominal(len(LABELS)))
         fitted = fit_estimator(table, params, width=network.width, classes=len(LABELS), seed=0)
         saved = tmp_path / "saved"
+        step, fitted = step_and_model(fitted)
         save_fitted(fitted, saved)
         head = read_saved(saved, row, len(LABELS))
+        if step is not None:
+            head = SteppedHead(step, head)
     model = FittedModel(network, head, {}, LABELS, saved=saved)
     folder, _ = logged(model, contents[0], tmp_path)
 

@@ -62,7 +62,7 @@ def test_what_is_searched_after_a_spot_check_is_no_more_than_there_are_images() 
 
 def test_the_best_combinations_become_a_search_over_their_networks_and_classifiers() -> None:
     """A classifier that the experiment describes keeps its values."""
-    described = [{"name": "sklearn.Ridge", "alpha": "1,10"}]
+    described = [{"name": "sklearn.Ridge", "alpha": "1,10", "prestep": "none,StandardScaler"}]
     one = experiment(classifier=described, spots="sklearn.Ridge,RandomForest,sklearn.SGD")
     spots, params = combinations_of(one)
     scores = {"sklearn.Ridge-1": 0.9, "sklearn.Ridge-10": 0.8, "RandomForest-100": 0.7}
@@ -79,10 +79,13 @@ def test_the_best_combinations_become_a_search_over_their_networks_and_classifie
     assert [spec.name for spec in search.backbone] == ["VGG19"]
     assert [spec.name for spec in search.classifier or ()] == ["sklearn.Ridge", "RandomForest"]
     assert str(search.spaces["sklearn.Ridge.alpha"]) == "1,10"
-    assert [point.params().to_dict() for point in search.points] == [
+    expected = [
         {"backbone": "VGG19", "classifier": "sklearn.Ridge", "alpha": 1.0},
         {"backbone": "VGG19", "classifier": "sklearn.Ridge", "alpha": 10.0},
         {"backbone": "VGG19", "classifier": "RandomForest", "numTrees": 100, "maxDepth": 5},
+    ]
+    assert [point.params().to_dict() for point in search.points] == [
+        point | {"prestep": "none"} for point in expected
     ]
     assert [spec.name for spec in search_of_best(one, table, 1, MANY).search.classifier or ()] == [
         "sklearn.Ridge"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tuner.classifiers.heads.steps import Step, SteppedHead
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.experiment.schema import Experiment, Split
@@ -59,3 +60,15 @@ def test_ties_of_regparam_go_to_the_sparser_then_the_shorter_then_the_earlier(ot
 def test_two_fits_differ_by_a_share_of_the_largest_coefficient(one, other, difference: float):
     heads = [LinearHead(np.array(values, float), np.zeros(len(values))) for values in (one, other)]
     assert solver_difference(*heads) == difference
+
+
+def test_fits_on_components_of_other_signs_are_the_same_fit() -> None:
+    components, coefficients = np.random.default_rng(0).normal(size=(5, 2)), np.array([[1.0, -4], [0, 2]])
+    heads = []
+    for signs in ([1, 1], [1, -1]):
+        step = Step("PCA", {"pc": components * signs, "explainedVariance": np.ones(2)})
+        heads.append(SteppedHead(step, LinearHead(coefficients * signs, np.zeros(2))))
+    assert solver_difference(*heads) == 0
+    scaler = Step("StandardScaler", {"mean": np.zeros(2), "std": np.array([1e-9, 1])})
+    scaled = [SteppedHead(scaler, LinearHead(coefficients + more, np.zeros(2))) for more in (0, 0.5)]
+    assert solver_difference(*scaled) == 0.125

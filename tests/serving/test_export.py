@@ -14,6 +14,7 @@ from tuner.base.choices import Decoding
 from tuner.base.errors import ModelError
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.mllib import MarginsHead, PerceptronHead
+from tuner.classifiers.heads.steps import SteppedHead, fit_step
 from tuner.classifiers.heads.trees import TreesHead
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
@@ -137,6 +138,11 @@ def perceptron(width: int) -> PerceptronHead:
     return PerceptronHead(np.array([width, 3, 4]), weights)
 
 
+def margins_of_components(width: int) -> SteppedHead:
+    rows = np.abs(np.random.default_rng(2).normal(size=(80, width)))
+    return SteppedHead(fit_step("PCA", rows, 5), margins(5))
+
+
 EVERY = [0, 1, 2, 3]
 HEADS: dict[str, Callable[[int], Head]] = {
     "perceptron": perceptron,
@@ -145,6 +151,7 @@ HEADS: dict[str, Callable[[int], Head]] = {
     "two classes known": of_sklearn("LogisticRegression", [1, 3]),
     "unit": of_sklearn("LinearSVC", EVERY, prestep="Normalizer"),
     "components": of_sklearn("Ridge", [0, 1, 3], prestep="PCA", k=4),
+    "margins of components": margins_of_components,
 }
 
 

@@ -256,7 +256,13 @@ SEVERAL = {
     "backbone": "VGG16,VGG19",
     "classifier": [
         "LogisticRegression",
-        {"name": "RandomForest", "numTrees": "20:50", "maxDepth": "3,5"},
+        {
+            "name": "RandomForest",
+            "numTrees": "20:50",
+            "maxDepth": "3,5",
+            "prestep": "none,PCA",
+            "k": "16:64",
+        },
         {"name": "sklearn.KNeighbors", "prestep": ["none", "Normalizer", "PCA"], "k": "2:9"},
         "NaiveBayes",
     ],
@@ -277,13 +283,11 @@ def test_each_classifier_has_its_own_parameters_and_no_others(algorithm: str) ->
     assert {params.classifier for params in proposed} == {spec.name for spec in search.classifier}
     for params, document in zip(proposed, trials.trials, strict=True):
         names = set(params.values)
-        if params.classifier == "sklearn.KNeighbors":
-            assert names - {"k"} == {"n_neighbors", "weights", "prestep"}
-            assert ("k" in names) == (params.values["prestep"] == "PCA")
-        elif params.classifier == "NaiveBayes":
-            assert params.values == {"modelType": "gaussian"}
+        if params.classifier == "NaiveBayes":
+            assert params.values == {"modelType": "gaussian", "prestep": "none"}
         else:
-            assert names == set(params.row.by_name)
+            assert names - {"k"} == set(params.row.by_name) - {"k"}
+            assert ("k" in names) == (params.values["prestep"] == "PCA")
         for choice in search.choices:
             if choice.name == params.classifier:
                 choice.check_point(params.values)
@@ -317,6 +321,7 @@ def loss_of_point(point: dict) -> float:
 def test_points_of_several_classifiers_come_first() -> None:
     """What the space fixes may be left out of them."""
     forest = {"backbone": "VGG19", "classifier": "RandomForest", "numTrees": 30, "maxDepth": 5}
+    forest |= {"prestep": "none"}
     neighbours = {"backbone": "VGG16", "classifier": "sklearn.KNeighbors", "n_neighbors": 4}
     neighbours |= {"prestep": "PCA", "k": 3}
     points, _ = propose(SearchSettings(**SEVERAL, points=[forest, neighbours]), 3, by_anything)
@@ -353,4 +358,4 @@ def test_one_classifier_alone_is_named_and_its_labels_are_its_parameters() -> No
     (params,) = told(propose(search, 1, by_anything)[0])
     assert params.classifier == "LogisticRegression"
     assert params.values["regParam"] == 0.1
-    assert set(search.spaces) == {"regParam", "elasticNetParam", "maxIter"}
+    assert set(search.spaces) == {"regParam", "elasticNetParam", "maxIter", "prestep"}

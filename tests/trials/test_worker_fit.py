@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tuner.base.errors import TrialError
+from tuner.classifiers.heads.steps import fit_step, step_and_head
 from tuner.classifiers.parameters import TrialParams
 from tuner.preparation.matrices import FeatureMatrices
 from tuner.trials import worker_fit
@@ -57,7 +58,7 @@ def allow(copies: float, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def copied(kept: worker_fit._Kept) -> list[int]:
     """The bytes of each table that is kept, without those that are mapped from the file."""
-    tables = [table.features for table, _ in kept._tables.values()]
+    tables = [training.rows.features for training in kept._tables.values()]
     return [0 if isinstance(features, np.memmap) else features.nbytes for features in tables]
 
 
@@ -81,19 +82,19 @@ def test_a_trial_finds_the_rows_that_an_earlier_one_prepared(
     matrices: FeatureMatrices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allow(2.5, monkeypatch)
-    first = [fits_of(matrices)._training(f"fold-{fold}")[1] for fold in (1, 2)]
-    again = [fits_of(matrices, max_iter=9)._training(f"fold-{fold}")[1] for fold in (1, 2)]
+    first = [fits_of(matrices)._training(f"fold-{fold}") for fold in (1, 2)]
+    again = [fits_of(matrices, max_iter=9)._training(f"fold-{fold}") for fold in (1, 2)]
     assert [one is other for one, other in zip(first, again, strict=True)] == [True, True]
     fits_of(matrices)._training("fold-3")  # pushes out the one that was used longest ago
-    assert fits_of(matrices)._training("fold-2")[1] is first[1]
-    assert fits_of(matrices)._training("fold-1")[1] is not first[0]
+    assert fits_of(matrices)._training("fold-2") is first[1]
+    assert fits_of(matrices)._training("fold-1") is not first[0]
 
 
 def test_rows_with_weights_are_others_than_rows_without(matrices: FeatureMatrices) -> None:
     plain = fits_of(matrices)
     weighted = WorkerFits(matrices, plain.params, 10, "balanced", threads=1, at_once=2)
-    assert plain._training("fold-0")[1].weights is None
-    weights = weighted._training("fold-0")[1].weights
+    assert plain._training("fold-0").standardized.weights is None
+    weights = weighted._training("fold-0").standardized.weights
     assert weights is not None
     assert len(weights) == ROWS - ROWS // FOLDS
 
@@ -112,6 +113,23 @@ def test_a_fit_scores_the_rows_that_it_did_not_see(matrices: FeatureMatrices) ->
             found.fitted().head.score(table.features[~unseen]).argmax(axis=1) == table.label_index[~unseen]
         )
         assert found.train_accuracy == right.mean()
+
+
+@pytest.mark.parametrize("values", [{"prestep": "StandardScaler"}, {"prestep": "PCA", "k": 12}])
+def test_a_step_is_fitted_on_the_rows_that_a_fit_sees(matrices: FeatureMatrices, values: dict) -> None:
+    plain = fits_of(matrices)
+    params = TrialParams.of("one", "LogisticRegression", **plain.params.values, **values)
+    fits = WorkerFits(matrices, params, classes=10, class_weight="none", threads=1, at_once=2)
+    found, table = fits.fit_and_score("fold-1"), matrices.open("one")
+    step, _ = step_and_head(found.fitted().head)
+    assert step is not None
+    own = fit_step(params.prestep, table.all_but("fold-1").features, params.components)
+    for name, numbers in own.numbers.items():
+        # A component's sign may be the other, where the products of matrices have other threads.
+        np.testing.assert_allclose(np.abs(step.numbers[name]), np.abs(numbers), atol=1e-9)
+    unseen = table.only("fold-1").features
+    np.testing.assert_allclose(found.scored.scores, found.fitted().head.score(unseen), atol=1e-12)
+    assert fits._training("fold-1").copied_bytes > plain._training("fold-1").copied_bytes
 
 
 # The time that a trial may take

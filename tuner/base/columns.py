@@ -9,6 +9,7 @@ WEIGHT = "weight"  # of a row in a fit, MLlib's weightCol
 
 # Of a pipeline: MLlib's own names, and the class name at its end.
 FEATURES = "features"
+STEPPED = "stepped"  # features after the step before one of MLlib's classifiers
 PREDICTION = "prediction"
 PROBABILITY = "probability"
 DECISION = "decision"  # in place of probabilities, of classifiers that have none

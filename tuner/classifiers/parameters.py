@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tuner.base.choices import ClassWeight
-from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.rows.row import COMPONENTS, NONE, PRESTEP, Classifier
 from tuner.classifiers.space import Parameter, Value
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 
 BACKBONE, CLASSIFIER, CLASS_WEIGHT = "backbone", "classifier", "class_weight"
 
-PARAMETERS: Mapping[str, Parameter] = CLASSIFIERS[DEFAULT].by_name
-"""The parameters of the classifier that is fitted where none is named, by their names."""
+PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in CLASSIFIERS[DEFAULT].parameters}
+"""The parameters of the classifier that is fitted where none is named, by name; no step comes first."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,11 @@ class TrialParams:
         """
         flat = dict(_flat(point))
         classifier, weight = flat.get(CLASSIFIER), flat.get(CLASS_WEIGHT)
-        rows = CLASSIFIERS[classifier or DEFAULT].by_name
-        given = {name: flat[name] for name in rows if flat.get(name) is not None}
         if classifier is None:
-            given = {name: flat[name] for name in rows}  # these each trial has
+            given = {name: flat[name] for name in PARAMETERS}  # these each trial has
+        else:
+            rows = CLASSIFIERS[classifier].by_name
+            given = {name: flat[name] for name in rows if flat.get(name) is not None}
         return cls.of(str(flat[BACKBONE]), classifier, cast("ClassWeight | None", weight), **given)
 
     @property
@@ -78,8 +79,23 @@ class TrialParams:
 
     @property
     def values(self) -> dict[str, Value]:
-        """The classifier's parameters by name."""
+        """The classifier's parameters by name, with those of the step before it."""
         return dict(self.given)
+
+    @property
+    def own(self) -> dict[str, Value]:
+        """The classifier's own parameters by name."""
+        return {name: value for name, value in self.given if name not in (PRESTEP, COMPONENTS)}
+
+    @property
+    def prestep(self) -> str:
+        """The step before the classifier, by its name; or `none`."""
+        return str(self.values.get(PRESTEP, NONE))
+
+    @property
+    def components(self) -> int:
+        """How many numbers PCA makes of an image's features; 0 where it is not the step before."""
+        return int(self.values.get(COMPONENTS, 0))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it by name, as it is logged; what the trial does not have is absent."""

@@ -15,8 +15,7 @@ from tuner.base.choices import ScoreKind
 from tuner.base.errors import ModelError, TrialError
 from tuner.base.wording import first_line
 from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.rows.row import Classifier
-from tuner.classifiers.rows.sklearn import COMPONENTS, NONE, PCA, PRESTEP
+from tuner.classifiers.rows.row import NONE, NORMALIZER, PCA, PRESTEP, STANDARD_SCALER, Classifier
 
 # Beside what skops itself takes: scikit-learn's own compiled classes, of trees and of neighbours. They hold
 # numbers, and nothing of them is run when they are read.
@@ -128,15 +127,13 @@ def make_pipeline(params: TrialParams, seed: int) -> Any:
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import Normalizer, StandardScaler
 
-    row, values = params.row, params.values
-    before, components = values.pop(PRESTEP, NONE), values.pop(COMPONENTS, None)
     step = {
         NONE: lambda: "passthrough",
-        "StandardScaler": StandardScaler,
-        "Normalizer": Normalizer,
-        PCA: lambda: decomposition.PCA(components, random_state=seed),
-    }[str(before)]()
-    return Pipeline([(PRESTEP, step), (_STEP, _classifier(row, values, seed))])
+        STANDARD_SCALER: StandardScaler,
+        NORMALIZER: Normalizer,
+        PCA: lambda: decomposition.PCA(params.components or None, random_state=seed),
+    }[params.prestep]()
+    return Pipeline([(PRESTEP, step), (_STEP, _classifier(params.row, params.own, seed))])
 
 
 def _classifier(row: Classifier, values: Mapping[str, Any], seed: int) -> Any:

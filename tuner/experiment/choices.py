@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, SerializationInfo, model_serializer, model_validator
 
-from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.rows.mllib import MODEL_TYPE, NOT_NEGATIVE
+from tuner.classifiers.rows.row import NONE, PRESTEP, Classifier
 from tuner.classifiers.space import Frozen, Parameter, ParamSpace, Value, nearest, shown
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS, find_classifier
 
@@ -118,6 +119,13 @@ class ClassifierSpec(Frozen):
                     f"{name} of {self.name} goes with {condition[0]} {' or '.join(condition[1])} only: "
                     f"give {condition[0]}, too"
                 )
+        kinds, steps = spaces.get(MODEL_TYPE), [name for name in spaces[PRESTEP].values if name != NONE]
+        counts = [kind for kind in NOT_NEGATIVE if kinds is not None and kind in kinds.values]
+        if counts and steps:
+            raise ValueError(
+                f"{self.name} with {MODEL_TYPE} {counts[0]} takes features for counts, which "
+                f"{steps[0]} does not leave them: set {PRESTEP} to {NONE}, or {MODEL_TYPE} to gaussian"
+            )
         return self
 
     @property
@@ -142,9 +150,11 @@ class ClassifierSpec(Frozen):
 def dimensions(
     row: Classifier, spaces: Mapping[str, ParamSpace], prefix: str = ""
 ) -> tuple[Dimension, ...]:
-    """The dimensions of a classifier's space, less those whose condition is never met."""
+    """The dimensions of a classifier's space: of what has one, less those whose condition is never met."""
     found = []
     for name, parameter in row.by_name.items():
+        if name not in spaces:
+            continue
         condition = parameter.only_with
         if condition is None or set(spaces[condition[0]].values) & set(condition[1]):
             found.append(Dimension(prefix + name, parameter, spaces[name]))

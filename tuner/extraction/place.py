@@ -95,6 +95,12 @@ class CachePlace:
         with writing_to(str(self.uri)):
             return self._mirror.ship(spark, folder)
 
+    def for_saving(self, spark: SparkSession, folder: Path) -> Path | str:
+        """A folder below `root` as Spark itself writes to it: its path, or the URI of that there."""
+        if self._mirror is None or self.seen_by_workers(spark):
+            return folder
+        return self._mirror.there.place(folder.relative_to(self.root).as_posix())
+
     def note_use(self, folder: Path) -> None:
         """Note that a folder below `root` is used today; where that cannot be written it is not noted."""
         with suppress(OSError):

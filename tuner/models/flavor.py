@@ -30,11 +30,13 @@ from tuner.base.choices import ScoreKind
 from tuner.base.columns import CONTENT, ERROR, FEATURES, PREDICTION, TOP_K
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.mllib import NaiveBayesHead
+from tuner.classifiers.heads.steps import step_and_head
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.scikit import SklearnHead
 from tuner.models import scorer
 from tuner.models.fitted.saved import SavedStage
 from tuner.models.fitted.sklearn_model import SklearnModel, SklearnStage
+from tuner.models.fitted.steps import StepStage
 from tuner.models.format import FORMAT
 from tuner.models.loading import FLAVOR
 from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, write_pipeline
@@ -128,24 +130,29 @@ class FittedModel:
     saved: Path | None = None
     onnx: Path | None = None
 
-    def stage(self) -> Stage:
-        """The classifier as a stage of the pipeline."""
+    def stages(self) -> tuple[Stage, ...]:
+        """The classifier as stages of the pipeline: itself, and the step before it if there is one."""
+        step, head = step_and_head(self.head)
+        before = () if step is None else (StepStage(step),)
+        return *before, self._classifier(head)
+
+    def _classifier(self, head: Head) -> Stage:
         if self.saved is not None:
             return SavedStage(self.saved)
-        if isinstance(self.head, SklearnHead):
+        if isinstance(head, SklearnHead):
             model = SklearnModel(
-                head=self.head,
+                head=head,
                 featuresCol=FEATURES,
                 predictionCol=PREDICTION,
-                outputCol=score_column(self.head.gives),
+                outputCol=score_column(head.gives),
             )
             return SklearnStage(model)
-        assert isinstance(self.head, LinearHead)
+        assert isinstance(head, LinearHead)
         return LogisticRegressionStage(
-            self.head.coefficients,
-            self.head.intercepts,
-            numClasses=max(2, len(self.head.coefficients)),
-            isMultinomial=len(self.head.coefficients) > 1,
+            head.coefficients,
+            head.intercepts,
+            numClasses=max(2, len(head.coefficients)),
+            isMultinomial=len(head.coefficients) > 1,
             params=self.params,
         )
 
@@ -220,7 +227,7 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
         featurizer.carry_onnx(model.onnx)
         sklearn = isinstance(model.head, SklearnHead)
         _write_environment(folder, requirements(sklearn=sklearn, onnx=True))
-    stages = (NetworkStage(featurizer), model.stage(), PythonStage.of(names))
+    stages = (NetworkStage(featurizer), *model.stages(), PythonStage.of(names))
     write_pipeline(folder / scorer.PIPELINE_FOLDER, stages)
     onnx = featurizer.getOrDefault(featurizer.onnxDigest) if featurizer.onnx is not None else None
     write_scorer(folder / scorer.FOLDER, model.network, model.head, model.labels, model.uri, onnx)

@@ -5,8 +5,7 @@ parameters of each stage, and a Parquet file of one row for a model's numbers.
 
 References
 ----------
-`DefaultParamsWriter`, `PipelineSharedReadWrite` and `LogisticRegressionModelWriter` in Spark's sources;
-`Matrix.compressed` and `Vector.compressed` in its `ml.linalg`, for what is stored dense and what sparse.
+`DefaultParamsWriter`, `PipelineSharedReadWrite` and `LogisticRegressionModelWriter` in Spark's sources.
 """
 
 from __future__ import annotations
@@ -16,14 +15,22 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from tuner.models.mllib_numbers import (
+    MATRIX,
+    VECTOR,
+    matrix,
+    new_folder,
+    required,
+    spark_version,
+    vector,
+    write_numbers,
+)
 
 # What MLlib's `LogisticRegression` has without being asked.
 _DEFAULTS: dict[str, Any] = {
@@ -46,40 +53,15 @@ _DEFAULTS: dict[str, Any] = {
 # MLlib refuses to read a whole number where it expects a float.
 _TYPES = {name: type(value) for name, value in _DEFAULTS.items()} | {"weightCol": str}
 
-
-def _required(name: str, kind: pa.DataType) -> pa.Field:
-    return pa.field(name, kind, nullable=False)
-
-
-_INTS = pa.list_(_required("element", pa.int32()))
-_DOUBLES = pa.list_(_required("element", pa.float64()))
-_VECTOR = pa.struct(
-    [_required("type", pa.int8()), ("size", pa.int32()), ("indices", _INTS), ("values", _DOUBLES)]
-)
-_MATRIX = pa.struct(
-    [
-        _required("type", pa.int8()),
-        _required("numRows", pa.int32()),
-        _required("numCols", pa.int32()),
-        ("colPtrs", _INTS),
-        ("rowIndices", _INTS),
-        ("values", _DOUBLES),
-        _required("isTransposed", pa.bool_()),
-    ]
-)
 _ROW = pa.struct(
     [
-        _required("numClasses", pa.int32()),
-        _required("numFeatures", pa.int32()),
-        ("interceptVector", _VECTOR),
-        ("coefficientMatrix", _MATRIX),
-        _required("isMultinomial", pa.bool_()),
+        required("numClasses", pa.int32()),
+        required("numFeatures", pa.int32()),
+        ("interceptVector", VECTOR),
+        ("coefficientMatrix", MATRIX),
+        required("isMultinomial", pa.bool_()),
     ]
 )
-_SPARSE, _DENSE = 0, 1  # the values of `type`
-_HEAD = 12  # bytes that MLlib counts for an array, beside 8 a double and 4 an index
-_SPARK_NAMES = {pa.int8(): "byte", pa.int32(): "integer", pa.float64(): "double", pa.bool_(): "boolean"}
-_UDTS = {_VECTOR: "VectorUDT", _MATRIX: "MatrixUDT"}
 
 
 class Stage(Protocol):
@@ -172,14 +154,14 @@ class PythonStage:
         metadata = {
             "class": self.className,
             "timestamp": int(time.time() * 1000),
-            "sparkVersion": _spark_version(),
+            "sparkVersion": spark_version(),
             "uid": self.uid,
             "paramMap": dict(self.paramMap),
             "defaultParamMap": dict(self.defaultParamMap),
             **self.extra,
         }
         text = json.dumps(metadata, separators=(",", ":"))
-        file = _new_folder(folder / "metadata") / "part-00000.txt"
+        file = new_folder(folder / "metadata") / "part-00000.txt"
         file.write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -236,89 +218,8 @@ class LogisticRegressionStage:
         row = {
             "numClasses": self.numClasses,
             "numFeatures": self.coefficients.shape[1],
-            "interceptVector": _vector(np.asarray(self.intercepts, np.float64)),
-            "coefficientMatrix": _matrix(np.asarray(self.coefficients, np.float64)),
+            "interceptVector": vector(np.asarray(self.intercepts, np.float64)),
+            "coefficientMatrix": matrix(np.asarray(self.coefficients, np.float64)),
             "isMultinomial": self.isMultinomial,
         }
-        _write_row(row, _new_folder(folder / "data") / "part-00000.snappy.parquet")
-
-
-def _new_folder(folder: Path) -> Path:
-    """Make a folder as Spark leaves it after a job that went well."""
-    folder.mkdir(parents=True)
-    (folder / "_SUCCESS").touch()
-    return folder
-
-
-@cache
-def _spark_version() -> str:
-    return version("pyspark")
-
-
-def _write_row(row: dict[str, Any], file: Path) -> None:
-    """Write a model's numbers with the notes of Spark's own: its version, and the row's type as JSON."""
-    notes = {
-        "org.apache.spark.version": _spark_version(),
-        "org.apache.spark.sql.parquet.row.metadata": json.dumps(_spark_type(_ROW), separators=(",", ":")),
-    }
-    table = pa.Table.from_pylist([row], schema=pa.schema(list(_ROW)))
-    with pq.ParquetWriter(file, table.schema, use_dictionary=False, store_schema=False) as writer:
-        writer.add_key_value_metadata(notes)
-        writer.write_table(table)
-
-
-def _spark_type(kind: pa.DataType, *, udt: bool = True) -> Any:
-    """Spark's name of a type, in its JSON form; `udt`: MLlib's own types as such, not as what they hold."""
-    if udt and kind in _UDTS:
-        return {
-            "type": "udt",
-            "class": f"org.apache.spark.ml.linalg.{_UDTS[kind]}",
-            "pyClass": f"pyspark.ml.linalg.{_UDTS[kind]}",
-            "sqlType": _spark_type(kind, udt=False),
-        }
-    if pa.types.is_list(kind):
-        item = kind.value_field
-        return {"type": "array", "elementType": _spark_type(item.type), "containsNull": item.nullable}
-    if pa.types.is_struct(kind):
-        fields = [
-            {"name": each.name, "type": _spark_type(each.type), "nullable": each.nullable, "metadata": {}}
-            for each in kind
-        ]
-        return {"type": "struct", "fields": fields}
-    return _SPARK_NAMES[kind]
-
-
-def _vector(values: np.ndarray) -> dict[str, Any]:
-    """A vector as MLlib keeps it: dense or sparse, whichever takes less room.
-
-    The infinite intercept of the only class among several stays sparse whatever their number.
-    """
-    places = np.flatnonzero(values)
-    dense = 8 * len(values) + _HEAD
-    sparse = (8 + 4) * len(places) + 2 * _HEAD + 4
-    only_class = len(values) > 1 and bool(np.isinf(values).any())
-    if dense <= sparse and not only_class:
-        return {"type": _DENSE, "values": values}
-    return {"type": _SPARSE, "size": len(values), "indices": places, "values": values[places]}
-
-
-def _matrix(values: np.ndarray) -> dict[str, Any]:
-    """A matrix as MLlib keeps it: dense or, by rows or columns, sparse: whichever takes less room."""
-    rows, columns = values.shape
-    matrix = {"numRows": rows, "numCols": columns}
-    dense = 8 * values.size + _HEAD + 9
-    starts = min(rows, columns) + 1  # where each row or column begins
-    sparse = (8 + 4) * np.count_nonzero(values) + 4 * starts + 3 * _HEAD + 9
-    if dense <= sparse:
-        return {**matrix, "type": _DENSE, "values": values.ravel(), "isTransposed": True}
-    by_rows = rows < columns
-    lines = values if by_rows else values.T
-    line, place = np.nonzero(lines)
-    return {
-        **matrix,
-        "type": _SPARSE,
-        "colPtrs": np.searchsorted(line, np.arange(len(lines) + 1)),
-        "rowIndices": place,
-        "values": lines[line, place],
-        "isTransposed": by_rows,
-    }
+        write_numbers(folder, row, _ROW)

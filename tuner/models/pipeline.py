@@ -101,8 +101,8 @@ def load_pipeline(model_uri: str) -> LoadedPipeline:
         pipeline = mlflow.spark.load_model(model_uri)
     except (MlflowException, OSError) as error:
         raise ModelError(f"The model {model_uri} cannot be loaded: {reason(error)}.") from error
-    if isinstance(pipeline, PipelineModel) and len(pipeline.stages) == 3:
-        featurizer, _, names = pipeline.stages
+    if isinstance(pipeline, PipelineModel) and len(pipeline.stages) in (3, 4):  # with a step
+        featurizer, *_, names = pipeline.stages
         if isinstance(featurizer, DeepImageFeaturizer) and isinstance(names, ClassNames):
             featurizer.set(featurizer.errorCol, REASON)
             gives: ScoreKind = "decision" if names.getProbabilityCol() == DECISION else "probability"

@@ -13,6 +13,7 @@ from sklearn.metrics import auc, roc_curve
 
 from tuner.base.choices import LOWER_IS_BETTER
 from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, described
+from tuner.classifiers.rows.row import STEP_PARAMETERS
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.evaluation.metrics import Evaluation
 from tuner.reports.confusion_image import HIGHEST, LOWEST, row_shares
@@ -189,7 +190,8 @@ def _numbers(values: pd.Series) -> pd.Series:
 
 def searched_columns(trials: pd.DataFrame) -> list[str]:
     """The columns of searched parameters, in the order of the table of classifiers."""
-    known = dict.fromkeys(name for row in CLASSIFIERS.values() for name in row.by_name)
+    own = (parameter for row in CLASSIFIERS.values() for parameter in row.parameters)
+    known = dict.fromkeys(parameter.name for parameter in (*own, *STEP_PARAMETERS))
     return [name for name in (*known, CLASS_WEIGHT) if name in trials]
 
 

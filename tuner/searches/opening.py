@@ -9,18 +9,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyspark.sql import SparkSession
 from rich.console import Console
 
 from tuner.base.choices import WhereToFit
-from tuner.base.errors import CacheError, SearchError
+from tuner.base.errors import SearchError
 from tuner.base.interrupts import StopRequests, at_last, stop_requests, uninterrupted
 from tuner.checks.cluster import check_workers
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.rows.row import Classifier
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
-from tuner.extraction.place import CachePlace
 from tuner.models.flavor import write_model_files
 from tuner.preparation.images import PreparedImages, first_image, prepare_images
 from tuner.preparation.matrices import matrix_bytes, write_matrices
@@ -63,23 +61,6 @@ def fitted_on_spark(rows: Collection[Classifier], asked: WhereToFit, size: int) 
     return frozenset(
         row.name for row in rows if "worker" not in row.fits or ("spark" in row.fits and not inside)
     )
-
-
-def check_saved(rows: Collection[Classifier], cache: CachePlace, spark: SparkSession) -> None:
-    """Refuse classifiers whose numbers are in nothing but files that MLlib saves, where nobody sees those.
-
-    Raises
-    ------
-    CacheError
-        The cache is no folder that driver, executors and workers see.
-    """
-    saved = [row for row in rows if "worker" not in row.fits]
-    if saved and cache.seen_by_workers(spark) is None:
-        raise CacheError(
-            f"{saved[0].title} is fitted on the cluster and saved for its numbers to be read, in a folder "
-            f"that all of its machines see, and the cache {cache.uri} is none: give a shared folder as "
-            f"cache, or leave {saved[0].name} out."
-        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +120,7 @@ class Opened:
             class_weight=search.class_weight_of_all,
             seed=search.seed,
             model_files=self.cache.place.for_workers(spark, staging / "model"),
-            saved=staging / "saved",
+            saved=self.cache.place.for_saving(spark, staging / "saved"),
             unsent=self.cache.root / UNSENT / self.run.run_id,
             on_spark=self._on_spark(prepared),
             threads=max(1, cores // search.parallelism),
@@ -290,7 +271,6 @@ def opened(
         if connects and session.borrowed:
             _ = session.endpoint  # refuses, before anything is extracted
         cache.place.connect(session.spark)
-        check_saved(rows, cache.place, session.spark)
         hosts = check_workers(
             session,
             cache=cache.place.seen_by_workers(session.spark),

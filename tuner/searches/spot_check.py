@@ -14,7 +14,7 @@ from rich.console import Console
 from tuner.base.errors import ExperimentError
 from tuner.base.interrupts import advising
 from tuner.classifiers.parameters import PARAMETERS, TrialParams
-from tuner.classifiers.rows.row import Classifier
+from tuner.classifiers.rows.row import NONE, PRESTEP, Classifier
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT, SPOTS
 from tuner.experiment.file import experiment_of
 from tuner.experiment.schema import Experiment
@@ -231,7 +231,8 @@ def _starts(search: SearchSettings, best: pd.DataFrame) -> Iterator[dict[str, An
     """Those of the best combinations that lie in the search's space, as its points."""
     choices = {choice.name: choice for choice in search.choices}
     for backbone, spot in zip(best["backbone"], best["classifier"], strict=True):
-        name, values = SPOTS[str(spot)]
+        name, tried = SPOTS[str(spot)]
+        values = {**tried, PRESTEP: NONE}  # as it was tried; the search may have other steps, too
         try:
             choices[name].check_point(values)
         except (

@@ -9,8 +9,11 @@ import numpy as np
 from rich.console import Console
 
 from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.steps import step_and_head
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.rows.row import PCA
+from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.metrics import Evaluation, evaluate
 from tuner.evaluation.predictions import Scored
 from tuner.experiment.schema import Experiment
@@ -96,9 +99,8 @@ def finish_winner(
     with winners_onnx(cache, prepared, network, trial.model_files, run, console) as as_onnx:
         fitted = _fit(session, cache, prepared, params, trial)
         onnx = as_onnx(fitted.head)
-    if isinstance(fitted.head, LinearHead) and trial.fits_inside(params):
+    if params.row.name == DEFAULT and trial.fits_inside(params):
         other = trial.fits_in_worker(params, threads=session.cores).fit_all().head
-        assert isinstance(other, LinearHead)
         difference = solver_difference(fitted.head, other)
         run.batch(metrics={names.SOLVER_DIFFERENCE: difference})
         if difference > _SAME_FIT:
@@ -151,11 +153,24 @@ def _fit(
     return SparkFits(table, params, trial.spark_setting).fit_all()
 
 
-def solver_difference(one: LinearHead, other: LinearHead) -> float:
-    """The largest difference of two models' coefficients, as a share of the largest coefficient."""
-    largest = float(np.abs(one.coefficients).max(initial=0.0))
-    difference = float(np.abs(one.coefficients - other.coefficients).max(initial=0.0))
+def solver_difference(one: Head, other: Head) -> float:
+    """The largest difference of two fits' coefficients, as a share of the largest coefficient.
+
+    They are logistic regressions of MLlib's. With a step before them, coefficients are those of what
+    features become by it; of PCA, those of features, for its components have no sign that is theirs.
+    """
+    ours, theirs = _coefficients(one), _coefficients(other)
+    largest = float(np.abs(ours).max(initial=0.0))
+    difference = float(np.abs(ours - theirs).max(initial=0.0))
     return difference / largest if largest else difference
+
+
+def _coefficients(fitted: Head) -> np.ndarray:
+    step, head = step_and_head(fitted)
+    assert isinstance(head, LinearHead)
+    if step is None or step.name != PCA:
+        return head.coefficients
+    return step.folded(head.coefficients.T, head.intercepts)[0]
 
 
 def _test(head: Head, cache: FeatureCache, prepared: PreparedImages, network: Network) -> Scored:

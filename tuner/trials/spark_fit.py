@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pyspark import SparkFiles
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as F
 
 from tuner.base.choices import ClassWeight
 from tuner.base.columns import LABEL_INDEX, PART, PATH, PREDICTION, WEIGHT
+from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.steps import SteppedHead
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.predictions import Scored
-from tuner.models.fitted.estimators import fit_estimator, save_fitted, weight_of
-from tuner.models.fitted.saved import read_saved
+from tuner.models.fitted.estimators import fit_estimator, save_fitted, step_and_model, weight_of
+from tuner.models.fitted.saved import bring_saved, read_saved
 from tuner.models.pipeline import head_of, score_column
 from tuner.spark.endpoint import Endpoint, connect_from_worker, interrupted_after
 from tuner.trials.fits import Fit, Fitted
@@ -46,14 +52,15 @@ class SparkSetting:
     seed
         `search.seed`, for what has a part of chance.
     folder
-        Where MLlib saves models, for their numbers to be read: one that driver, executors and workers see.
+        Where MLlib saves models, for their numbers to be read: one that driver, executors and workers see
+        or, as text, the URI of one on a Hadoop filesystem.
     """
 
     classes: int
     widths: Mapping[str, int]
     class_weight: ClassWeight
     seed: int
-    folder: Path
+    folder: Path | str
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class SparkFits:
             fitted=lambda: self._fetch(model),
             seconds=seconds,
             train_accuracy=float(frame[_RIGHT][frame[PATH].isna()].mean()),
-            history=list(model.summary.objectiveHistory) if self.params.row.name == DEFAULT else [],
+            history=self._history(model),
             scored=Scored(
                 path=list(scored[PATH]),
                 label_index=scored[LABEL_INDEX].to_numpy(),
@@ -104,6 +111,10 @@ class SparkFits:
         """Fit on all rows."""
         return self._fetch(self._fit(self.table))
 
+    def _history(self, fitted: Any) -> list[float]:
+        _, model = step_and_model(fitted)
+        return list(model.summary.objectiveHistory) if self.params.row.name == DEFAULT else []
+
     def _fit(self, table: DataFrame) -> Any:
         setting = self.setting
         return fit_estimator(
@@ -115,13 +126,31 @@ class SparkFits:
             seed=setting.seed,
         )
 
-    def _fetch(self, model: Any) -> Fitted:
+    def _fetch(self, fitted: Any) -> Fitted:
         """Bring a model's numbers here: by its attributes, or through the files that MLlib saves."""
+        step, model = step_and_model(fitted)
+        head: Head
         if self.params.row.name == DEFAULT:
-            return Fitted(head_of(model))
-        folder = self.setting.folder / uuid.uuid4().hex
-        save_fitted(model, folder)
-        return Fitted(read_saved(folder, self.params.row, self.setting.classes), folder)
+            head, saved = head_of(model), None
+        else:
+            saved = self._save(model)
+            head = read_saved(saved, self.params.row, self.setting.classes)
+        found = Fitted(head if step is None else SteppedHead(step, head), saved)
+        if saved is not None and isinstance(self.setting.folder, str):
+            weakref.finalize(found, shutil.rmtree, saved.parent, ignore_errors=True)
+        return found
+
+    def _save(self, model: Any) -> Path:
+        """Let MLlib save a model; gives the folder, which is here, in one of its own, if it was not."""
+        name, place = uuid.uuid4().hex, self.setting.folder
+        if isinstance(place, Path):
+            save_fitted(model, place / name)
+            return place / name
+        save_fitted(model, f"{place}/{name}")
+        # Spark's own folder of this process, which goes with it.
+        here = Path(tempfile.mkdtemp(dir=SparkFiles.getRootDirectory())) / name
+        bring_saved(self.table.sparkSession, f"{place}/{name}", here)
+        return here
 
 
 @contextmanager

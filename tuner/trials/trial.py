@@ -88,7 +88,7 @@ class Trial:
     model_files
         Where the driver wrote what all models share (`tuner.models.flavor.write_model_files`).
     saved
-        The folder to which MLlib saves models that are fitted on the cluster; driver and workers see it.
+        The folder to which MLlib saves models that are fitted on the cluster, as `SparkSetting` has it.
     unsent
         A folder, seen by workers and driver, for trials that the MLflow server does not take.
     threads, at_once
@@ -106,7 +106,7 @@ class Trial:
     folds: int
     metric: str
     model_files: Path
-    saved: Path
+    saved: Path | str
     unsent: Path
     on_spark: frozenset[str] = frozenset()
     matrices: FeatureMatrices | None = None

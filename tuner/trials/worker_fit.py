@@ -18,8 +18,10 @@ from tuner.base.choices import ClassWeight
 from tuner.base.errors import TrialError
 from tuner.base.machine import memory_mib
 from tuner.classifiers.heads.files import Head
+from tuner.classifiers.heads.steps import Step, SteppedHead, fit_step
 from tuner.classifiers.logistic_regression import fit
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.rows.row import NONE
 from tuner.classifiers.scikit import fit_sklearn
 from tuner.classifiers.standardized import Standardized
 from tuner.evaluation.predictions import Scored
@@ -83,11 +85,12 @@ class WorkerFits:
     def _fit(self, held_back: str | None) -> tuple[_Made, FeatureTable, float]:
         """Fit on all rows but those of a part; gives also these rows, and the seconds of the fit."""
         if self.params.row.library == "mllib":
-            seen, standardized = self._training(held_back)
+            prepared = self._training(held_back)
+            seen, step = prepared.rows, prepared.step
             started = time.monotonic()
-            values: Any = self.params.values
-            found = fit(standardized, seen.label_index, classes=self.classes, **values)
-            made = _Made(found, found.objectiveHistory)
+            values: Any = self.params.own
+            found = fit(prepared.standardized, seen.label_index, classes=self.classes, **values)
+            made = _Made(found if step is None else SteppedHead(step, found), found.objectiveHistory)
         else:
             seen = self._rows(held_back)
             weights = class_weights(seen.label_index, self._weight)
@@ -102,19 +105,39 @@ class WorkerFits:
     def _weight(self) -> ClassWeight:
         return weight_of(self.params, self.class_weight)
 
-    def _training(self, held_back: str | None) -> tuple[FeatureTable, Standardized]:
+    def _training(self, held_back: str | None) -> _Training:
         """The rows to fit on, with their moments: kept from trial to trial."""
         budget = memory_mib() * 2**20 // _KEPT_SHARE // self.at_once
-        key = (self.matrices.folder, self.params.backbone, held_back, self._weight)
+        step = self.params.prestep, self.params.components
+        key = (self.matrices.folder, self.params.backbone, held_back, self._weight, step)
         return _KEPT.get(key, self._standardize, held_back, budget)
 
     def _rows(self, held_back: str | None) -> FeatureTable:
         whole = self.matrices.open(self.params.backbone)
         return whole if held_back is None else whole.all_but(held_back)
 
-    def _standardize(self, held_back: str | None) -> tuple[FeatureTable, Standardized]:
-        table = self._rows(held_back)
-        return table, Standardized(table.features, class_weights(table.label_index, self._weight))
+    def _standardize(self, held_back: str | None) -> _Training:
+        rows, params, step = self._rows(held_back), self.params, None
+        features = rows.features
+        if params.prestep != NONE:
+            step = fit_step(params.prestep, features, params.components)
+            features = step.apply(features)
+        return _Training(rows, step, Standardized(features, class_weights(rows.label_index, self._weight)))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Rows to fit on; the step before the classifier, and what it gives of them, with its moments."""
+
+    rows: FeatureTable
+    step: Step | None
+    standardized: Standardized
+
+    @property
+    def copied_bytes(self) -> int:
+        """What they take in this process's own memory; what is mapped from the file takes none."""
+        arrays = [self.rows.features] + ([self.standardized.features] if self.step else [])
+        return sum(array.nbytes for array in arrays if not isinstance(array, np.memmap))
 
 
 @dataclass(frozen=True)
@@ -153,27 +176,21 @@ class _Kept:
     """What trials of this process share: the rows used last, within a budget of memory."""
 
     def __init__(self) -> None:
-        self._tables: OrderedDict[object, tuple[FeatureTable, Standardized]] = OrderedDict()
+        self._tables: OrderedDict[object, _Training] = OrderedDict()
 
     def get(
         self,
         key: object,
-        make: Callable[[str | None], tuple[FeatureTable, Standardized]],
+        make: Callable[[str | None], _Training],
         held_back: str | None,
         budget: int,
-    ) -> tuple[FeatureTable, Standardized]:
+    ) -> _Training:
         if key not in self._tables:
             self._tables[key] = make(held_back)
         self._tables.move_to_end(key)
-        while len(self._tables) > 1 and sum(map(_copied_bytes, self._tables.values())) > budget:
+        while len(self._tables) > 1 and sum(kept.copied_bytes for kept in self._tables.values()) > budget:
             self._tables.popitem(last=False)
         return self._tables[key]
-
-
-def _copied_bytes(kept: tuple[FeatureTable, Standardized]) -> int:
-    """What rows take in this process's own memory; those that are mapped from the file take none."""
-    features = kept[0].features
-    return 0 if isinstance(features, np.memmap) else features.nbytes
 
 
 _KEPT = _Kept()

@@ -4,10 +4,11 @@ import pytest
 from tuner.classifiers.heads.files import Head, softmax_rows
 from tuner.classifiers.heads.layers import Layers, layers_of
 from tuner.classifiers.heads.mllib import FactorizationHead, MarginsHead, NaiveBayesHead, PerceptronHead
+from tuner.classifiers.heads.steps import SteppedHead, fit_step
 from tuner.classifiers.heads.trees import TreesHead
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.parameters import TrialParams
-from tuner.classifiers.rows.sklearn import PRESTEPS
+from tuner.classifiers.rows.row import NONE, PRESTEPS
 from tuner.classifiers.scikit import SklearnHead, fit_sklearn
 from tuner.classifiers.table import CLASSIFIERS
 
@@ -94,6 +95,27 @@ def test_other_linear_ones_of_mllib() -> None:
 def test_a_perceptron() -> None:
     sizes = np.array([WIDTH, 4, 5, 3])
     assert_same(PerceptronHead(sizes, RNG.normal(size=13 * 4 + 5 * 5 + 6 * 3)))
+
+
+@pytest.mark.parametrize("name", [name for name in PRESTEPS if name != NONE])
+def test_what_mllib_fitted_after_a_step(name: str) -> None:
+    step = fit_step(name, ROWS, 5)
+    width = step.apply(ROWS).shape[1]
+    matrix, bias = RNG.normal(size=(3, width)), RNG.normal(size=3)
+    sizes = np.array([width, 4, 3])
+    for head in (
+        LinearHead(matrix[:1], bias[:1]),
+        MarginsHead(matrix, bias),
+        PerceptronHead(sizes, RNG.normal(size=(width + 1) * 4 + 5 * 3)),
+    ):
+        stepped = SteppedHead(step, head)
+        assert_same(stepped)
+        layers, own = layers_of(stepped), layers_of(head)
+        assert layers is not None
+        assert own is not None
+        assert (layers.unit, len(layers.dense)) == (name == "Normalizer", len(own.dense))
+    factors = FactorizationHead(bias, matrix, RNG.normal(size=(3, width, 2)))
+    assert layers_of(SteppedHead(step, factors)) is None
 
 
 def test_what_is_no_network_is_none() -> None:

@@ -11,14 +11,17 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from tuner.base.errors import TrialError
-from tuner.classifiers.heads.files import read_head
+from tuner.classifiers.heads.files import Head, read_head
+from tuner.classifiers.heads.steps import SteppedHead
 from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.rows.row import COMPONENTS, NONE, PCA, PRESTEP
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.images.index import nominal
 from tuner.models.class_names import ClassNames
-from tuner.models.fitted.estimators import estimator, save_fitted
+from tuner.models.fitted.estimators import estimator, fit_estimator, save_fitted, step_and_model
 from tuner.models.fitted.saved import SavedStage, _matrix, _vector, read_saved
-from tuner.models.mllib_files import PythonStage, write_pipeline
+from tuner.models.fitted.steps import StepStage
+from tuner.models.mllib_files import PythonStage, Stage, write_pipeline
 from tuner.models.pipeline import score_column
 
 CLASSES, WIDTH = 3, 5
@@ -73,18 +76,30 @@ def test_naive_bayes_of_counts_computes_what_mllib_does(
     same_answers("NaiveBayes", {"modelType": kind, "smoothing": 0.5}, counts, tmp_path, invalid=np.inf)
 
 
-def same_answers(name: str, values: dict, table: DataFrame, folder: Path, invalid: float = np.nan) -> None:
+def same_answers(
+    name: str,
+    values: dict,
+    table: DataFrame,
+    folder: Path,
+    invalid: float = np.nan,
+    step: tuple[str, int] = (NONE, 0),
+) -> None:
     """Of the model itself, of its arrays, and of the pipeline that is put together of its files."""
-    params = TrialParams.of("any", name, **values)
+    further = {PRESTEP: step[0]} | ({COMPONENTS: step[1]} if step[0] == PCA else {})
+    params = TrialParams.of("any", name, **values, **further)
     column = score_column(params.row.gives)
-    model = estimator(params, width=WIDTH, classes=CLASSES, seed=3).fit(table)
+    model = fit_estimator(table, params, width=WIDTH, classes=CLASSES, seed=3)
     features = np.stack([row.features.toArray() for row in table.select("features").collect()])
     found = model.transform(table).select("prediction", vector_to_array(F.col(column)).alias("scores"))
     rows = found.collect()
     expected = np.array([row.scores for row in rows])
-    save_fitted(model, folder / "saved")
+    before, classifier = step_and_model(model)
+    save_fitted(classifier, folder / "saved")
 
-    head = read_saved(folder / "saved", params.row, CLASSES)
+    head: Head = read_saved(folder / "saved", params.row, CLASSES)
+    stages: list[Stage] = [SavedStage(folder / "saved")]
+    if before is not None:
+        head, stages = SteppedHead(before, head), [StepStage(before), *stages]
     assert head.gives == params.row.gives
     scores = head.score(features)
     np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
@@ -94,7 +109,7 @@ def same_answers(name: str, values: dict, table: DataFrame, folder: Path, invali
     np.testing.assert_array_equal(read_head(folder / "head", head.kind).score(features), scores)
 
     names = ClassNames(labels=list("abc"), probabilityCol=column)
-    write_pipeline(folder / "pipeline", (SavedStage(folder / "saved"), PythonStage.of(names)))
+    write_pipeline(folder / "pipeline", (*stages, PythonStage.of(names)))
     pipeline = PipelineModel.load(str(folder / "pipeline"))
     unknown = table.sparkSession.createDataFrame(
         [(0, Vectors.dense([0.0] * (WIDTH - 1) + [invalid]))],

@@ -20,6 +20,7 @@ _KINDS = {
     "perceptron": ("tuner.classifiers.heads.mllib", "PerceptronHead"),
     "factorization": ("tuner.classifiers.heads.mllib", "FactorizationHead"),
     "trees": ("tuner.classifiers.heads.trees", "TreesHead"),
+    "stepped": ("tuner.classifiers.heads.steps", "SteppedHead"),
     "sklearn": ("tuner.classifiers.scikit", "SklearnHead"),
 }
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.mllib import FactorizationHead, MarginsHead, NaiveBayesHead, PerceptronHead
+from tuner.classifiers.heads.steps import Step, SteppedHead
 from tuner.classifiers.linear import LinearHead
+from tuner.classifiers.rows.row import NORMALIZER
 from tuner.classifiers.scikit import LEAST_SCORE, SklearnHead
 
 Activation = Literal["linear", "sigmoid", "softmax"]
@@ -47,6 +49,9 @@ def layers_of(head: Head) -> Layers | None:
     """
     if isinstance(head, SklearnHead):
         return _of_sklearn(head)
+    if isinstance(head, SteppedHead):
+        inner = layers_of(head.head)
+        return None if inner is None else _stepped(head.step, inner)
     if isinstance(head, PerceptronHead):
         *hidden, (matrix, bias) = head.affine()
         last = Dense(matrix, bias, "softmax")
@@ -67,6 +72,14 @@ def layers_of(head: Head) -> Layers | None:
 
 def _one(matrix: np.ndarray, bias: np.ndarray, activation: Activation, unit: bool = False) -> Layers:
     return Layers(unit, (Dense(matrix, bias, activation),))
+
+
+def _stepped(step: Step, inner: Layers) -> Layers:
+    """The layers of a classifier of MLlib's with the step before it."""
+    if step.name == NORMALIZER:
+        return Layers(unit=True, dense=inner.dense)
+    first, *rest = inner.dense
+    return Layers(False, (Dense(*step.folded(first.matrix, first.bias), first.activation), *rest))
 
 
 def _two_columns(

@@ -28,7 +28,7 @@ class Classifier:
     implementation
         Its class, with the module below the library.
     parameters
-        What is searched, in the order in which `one-standard-error` looks at it.
+        Its own, that are searched, in the order in which `one-standard-error` looks at them.
     fixed
         What it is given besides.
     gives
@@ -64,8 +64,8 @@ class Classifier:
 
     @property
     def by_name(self) -> dict[str, Parameter]:
-        """Its parameters by their names."""
-        return {parameter.name: parameter for parameter in self.parameters}
+        """Its parameters and those of the step before it, by their names."""
+        return {parameter.name: parameter for parameter in (*self.parameters, *STEP_PARAMETERS)}
 
 
 def ranged(
@@ -86,3 +86,14 @@ def counted(
 def chosen(name: str, *choices: str, default: tuple[str, ...] = (), **more: Any) -> Parameter:
     """A parameter with some words."""
     return Parameter(name, ParamSpace(values=default or choices), choices=choices, **more)
+
+
+PRESTEP, COMPONENTS = "prestep", "k"
+NONE, STANDARD_SCALER, NORMALIZER, PCA = "none", "StandardScaler", "Normalizer", "PCA"
+PRESTEPS: tuple[str, ...] = (NONE, STANDARD_SCALER, NORMALIZER, PCA)
+"""What may be done to features before a classifier, by its own library."""
+
+STEP_PARAMETERS = (
+    chosen(PRESTEP, *PRESTEPS, default=(NONE,)),
+    counted(COMPONENTS, 8, 64, only_with=(PRESTEP, (PCA,)), at_most=("images", "features")),
+)

@@ -1,4 +1,4 @@
-"""scikit-learn's classifiers, and the steps that may come before them."""
+"""scikit-learn's classifiers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from typing import Any
 from tuner.classifiers.rows.row import Classifier, chosen, counted, ranged
 from tuner.classifiers.space import Parameter, Value
 
-PRESTEP, COMPONENTS = "prestep", "k"
-NONE, PCA = "none", "PCA"
-PRESTEPS: tuple[str, ...] = (NONE, "StandardScaler", "Normalizer", PCA)
-"""What may be done to features before scikit-learn's classifiers."""
-
-_PRESTEP = (
-    chosen(PRESTEP, *PRESTEPS, default=(NONE,)),
-    counted(COMPONENTS, 8, 64, only_with=(PRESTEP, (PCA,)), at_most=("images", "features")),
-)
 _TREES = counted("n_estimators", 50, 300)
 _DEPTH = counted("max_depth", 2, 30)
 _LEAF = counted("min_samples_leaf", 1, 8, simpler="larger")
@@ -34,7 +25,7 @@ def _sklearn(name: str, title: str, implementation: str, *parameters: Parameter,
         f"scikit-learn's {title}",
         "sklearn",
         implementation,
-        (*parameters, *_PRESTEP),
+        parameters,
         fits=("worker",),
         spots={f"sklearn.{spot}": values for spot, values in spots.items()},
         **more,

@@ -14,16 +14,20 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from tuner.base.errors import TrialError
+from tuner.base.uris import literal
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.mllib import FactorizationHead, MarginsHead, NaiveBayesHead, PerceptronHead
 from tuner.classifiers.heads.trees import TreesHead
 from tuner.classifiers.rows.row import Classifier
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,19 @@ class SavedStage:
     def write(self, folder: Path) -> None:
         """Copy it; Hadoop's checksums stay behind, for they are of these paths."""
         shutil.copytree(self.source, folder, ignore=shutil.ignore_patterns(".*.crc"))
+
+
+def bring_saved(spark: SparkSession, uri: str, folder: Path) -> None:
+    """Bring what MLlib saved on a Hadoop filesystem to a folder of this machine, which is made.
+
+    Spark reads the files, so that one does it that has no JVM: a session of Connect, in a worker.
+    """
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", True)
+    _, _, name = uri.rpartition("/")
+    for path, content in reader.load(literal(uri)).select("path", "content").collect():
+        file = folder / path.rpartition(f"/{name}/")[2]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
 
 def read_saved(folder: Path, row: Classifier, classes: int) -> Head:

@@ -66,7 +66,7 @@ def test_a_dict_may_have_ranges_in_its_search_and_in_its_classifiers() -> None:
     search = {"backbone": ["GlyphNet"], "classifier": [{"name": "RandomForest", "numTrees": (5, 20)}]}
     data = {**DATA, "search": search}
     (choice,) = given_experiment(data).search.choices
-    assert {d.label: d.space.bounds for d in choice.dimensions}["numTrees"] == (5, 20)
+    assert {d.label: d.space for d in choice.dimensions}["numTrees"].bounds == (5, 20)
     assert search["classifier"] == [{"name": "RandomForest", "numTrees": (5, 20)}]  # the caller's own stays
 
 

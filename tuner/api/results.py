@@ -80,6 +80,13 @@ class SearchResult:
         return self.tracking.experiment_id
 
     @property
+    def url(self) -> str | None:
+        """Where MLflow's UI shows the trials; of a store without a server, while `tuner ui` runs."""
+        from tuner.tracking.views import runs_link
+
+        return runs_link(self.tracking, "search")
+
+    @property
     def test(self) -> Evaluation:
         """What the winner is worth on the test part: `metrics`, `confusion`, `report`, `labels`."""
         return self.best.test

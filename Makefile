@@ -13,10 +13,10 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev java search test test-long test-all bench-quick check doctor ui format lock
+.PHONY: help setup setup-dev java search test test-long test-all bench-quick check doctor ui screenshots format lock
 
 help:  ## list the commands
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: java $(VENV)/.installed  ## make .venv and install what a search needs
 
@@ -63,6 +63,9 @@ doctor: $(VENV)/.installed  ## see whether a search would run here, and what to 
 
 ui: setup  ## open the MLflow UI on what was logged (PORT=5000)
 	@$(ACTIVATE) python -m tuner ui --port $(PORT)
+
+screenshots: setup-dev  ## make the pictures of the documentation, docs/img (needs Chromium)
+	@$(ACTIVATE) python scripts/screenshots.py
 
 format: setup-dev  ## lay the code out
 	@$(BIN)/ruff check --fix .

@@ -76,6 +76,16 @@ def test_the_link_opens_trials_and_their_parameters_best_first(shown: Shown, see
     assert [scores[name] for name in listed] == sorted(scores.values(), reverse=True)
 
 
+def test_charts_draw_parameters_scores_and_confusion_matrices(shown: Shown, seen: Watched) -> None:
+    seen.page.goto(f"{shown.link}&compareRunsMode=CHART")
+    for title in ("Parallel Coordinates", "accuracy", "confusion_matrix"):
+        seen.page.get_by_test_id("experiment-view-compare-runs-card").filter(
+            has_text=title
+        ).first.wait_for()
+    pictures = seen.page.locator("img[src*=confusion_matrix]")
+    pictures.first.wait_for()
+
+
 def test_the_compare_page_draws(shown: Shown, seen: Watched) -> None:
     runs = quote(json.dumps([run.info.run_id for run in shown.search.trials()]))
     experiments = quote(json.dumps([shown.search.parent().info.experiment_id]))

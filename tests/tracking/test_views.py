@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from mlflow.utils import name_utils
 
+from tuner.classifiers.table import CLASSIFIERS
 from tuner.tracking.store import Tracking
 from tuner.tracking.views import is_generated, last_search, name_search, runs_link, write_view
 
@@ -49,7 +50,11 @@ def test_a_view_has_parameters_and_metrics_in_columns_best_first(store: Tracking
         "metrics.`accuracy`",
         "metrics.`f1`",
     ]
-    write_view(store, "search", "logLoss", ["backbone"])  # of the next search
+    parallel, *_ = state["compareRunCharts"]
+    assert parallel["selectedParams"] == ["backbone", "regParam"]
+    write_view(store, "search", "logLoss", ["backbone", "classifier", "numTrees"])  # of the next search
+    parallel, *_ = view(store, "search")["state"]["compareRunCharts"]
+    assert parallel["selectedParams"] == ["backbone", "classifier"]  # which every run has
     assert view(store, "search")["state"]["orderByAsc"] is True
     assert view(store, "search")["name"] == "search: best logLoss first"
 
@@ -85,3 +90,12 @@ def test_the_last_search_is_found_whatever_its_experiment(store: Tracking) -> No
         client.create_run(experiment, start_time=start, tags={"tuner.kind": kind})
     found, kind = last_search(store)
     assert (found.experiment_id, kind) == (other, "spot-check")
+
+
+def test_a_view_of_every_classifier_is_as_long_as_a_tag_may_be(store: Tracking) -> None:
+    parameters = dict.fromkeys(name for row in CLASSIFIERS.values() for name in row.by_name)
+    write_view(
+        store, "search", "weightedPrecision", ["backbone", "classifier", *parameters, "class_weight"]
+    )
+    tag = store.client().get_experiment(store.experiment_id).tags["mlflow.sharedViewState.search"]
+    assert len(tag) < 5_000

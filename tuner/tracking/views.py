@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from mlflow.utils import name_utils
 
 from tuner.base.choices import LOWER_IS_BETTER, Metric
 from tuner.base.machine import UI_PORT
+from tuner.classifiers.parameters import BACKBONE, CLASSIFIER
 from tuner.tracking import names
 from tuner.tracking.runs import found_runs
 from tuner.tracking.store import Tracking
 
 _TAG = "mlflow.sharedViewState."
 _TRAINING = {"workflowType": "machine_learning"}  # the UI begins with its other half, for language models
+_SECTION, _DRAWN = "trials", 20  # of charts; MLflow draws the first 10 or 20 runs
 _DOT = " · "
 _OTHERS = ("accuracy", "f1", "logLoss")
 
@@ -52,7 +55,7 @@ def is_generated(name: str) -> bool:
 
 
 def write_view(store: Tracking, kind: str, metric: Metric, parameters: Sequence[str]) -> None:
-    """Give the experiment a view: its runs, best first, with their parameters and metrics in columns.
+    """Give the experiment a view: runs, best first, their parameters and metrics in columns and in charts.
 
     One that somebody changed in the UI stays as it is.
 
@@ -76,11 +79,28 @@ def write_view(store: Tracking, kind: str, metric: Metric, parameters: Sequence[
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": metric in LOWER_IS_BETTER,
         "selectedColumns": [*columns, "attributes.`Models`"],
+        "runsHiddenMode": f"FIRST_{_DRAWN}_RUNS",
+        "compareRunSections": [{"uuid": _SECTION, "name": "Trials", "display": True, "isReordered": True}],
+        "compareRunCharts": list(_charts(metric, parameters)),
     }
     now = int(time.time() * 1000)
     view = {"name": f"{kind}: best {metric} first", "createdAt": now, "updatedAt": now}
     view["state"] = json.dumps(state)
     client.set_experiment_tag(store.experiment_id, tag, json.dumps(view))
+
+
+def _charts(metric: str, parameters: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The charts beside the list: parameters with scores, scores, and confusion matrices side by side."""
+    # A run that lacks one of them is not drawn.
+    of_all = [name for name in parameters if CLASSIFIER not in parameters or name in (BACKBONE, CLASSIFIER)]
+    charts: tuple[dict[str, Any], ...] = (
+        {"type": "PARALLEL", "selectedParams": of_all, "selectedMetrics": [metric], "showAllRuns": False},
+        {"type": "BAR", "metricKey": metric},
+        {"type": "IMAGE", "imageKeys": [names.CONFUSION_IMAGE], "step": 0, "showRunParams": False},
+    )
+    for chart in charts:
+        place = {"uuid": f"{_SECTION}-{chart['type'].lower()}", "metricSectionId": _SECTION}
+        yield place | chart | {"runsCountToCompare": _DRAWN, "deleted": False, "isGenerated": False}
 
 
 def _is_changed(tag: str | None) -> bool:

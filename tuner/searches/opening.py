@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,6 +88,10 @@ class Opened:
         started = time.monotonic()
         yield
         self.run.batch(metrics={f"{phase}_seconds": time.monotonic() - started})
+
+    def said(self, phase: str) -> AbstractContextManager[object]:
+        """Say at a terminal what is done meanwhile."""
+        return self.console.status(phase) if self.console.is_terminal else nullcontext()
 
     def prepare(self, combinations: Collection[TrialParams] = ()) -> PreparedImages:
         """Bring the images to features; `combinations` as `prepare_images` takes them."""

@@ -144,7 +144,7 @@ def _search(found: Opened, prepared: PreparedImages, ended: Sequence[TrialResult
         with found.timed("trials"):
             results, lost = _run_trials(found, trial, ended)
         frame = log_trials(found.run, results, found.experiment.search.metric, lost)
-        with found.timed("winner"), found.console.status("fitting, testing and registering the winner"):
+        with found.timed("winner"), found.said("fitting, testing and registering the winner"):
             winner = finish_winner(
                 found.session,
                 found.experiment,

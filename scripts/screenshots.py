@@ -114,7 +114,7 @@ def served(folder: Path) -> Iterator[str]:
         command = [*_TUNER, "ui", "--port", str(free_port())]
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, start_new_session=True)
     try:
-        wait_until(lambda: "startup complete" in log.read_text(), 120)
+        wait_until(lambda: "startup complete" in log.read_text(), 300)
         yield re.findall(r"(http://\S+/#/\S+)", log.read_text())[0]
     finally:
         kill_tree(process)

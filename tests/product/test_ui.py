@@ -47,7 +47,7 @@ def shown(finished_search: FinishedSearch, tmp_path_factory: pytest.TempPathFact
             start_new_session=True,
         )
         try:
-            wait_until(lambda: "startup complete" in written.read_text(), 120)
+            wait_until(lambda: "startup complete" in written.read_text(), 300)
             (link,) = re.findall(r"^The runs, best first: (http\S+)$", written.read_text(), re.MULTILINE)
             yield Shown(finished_search, link)
         finally:

@@ -180,6 +180,7 @@ def ui(port: Annotated[int, typer.Option(help="Where this machine serves it.")] 
     console.say(f"The runs, best first: {runs_link(*last_search(store), port=port)}")
     if not store.uri.startswith("http"):
         serve = ["-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
+        serve += ["--workers", "1"]  # one person looks, and each process takes seconds to start
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *serve])
 

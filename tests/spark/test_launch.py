@@ -42,13 +42,13 @@ def test_workers_import_ahead_as_soon_as_spark_has_started() -> None:
         "print('started', flush=True)\n"
         "time.sleep(60)\n"
     )
-    begun = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    try:
-        assert begun.stdout is not None
-        assert begun.stdout.readline() == "started\n"
-        wait_until(lambda: any(map(_is_daemon, descendants(begun.pid))), 50)
-    finally:
-        kill_tree(begun)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as begun:
+        try:
+            assert begun.stdout is not None
+            assert begun.stdout.readline() == "started\n"
+            wait_until(lambda: any(map(_is_daemon, descendants(begun.pid))), 50)
+        finally:
+            kill_tree(begun)
 
 
 @pytest.mark.long

@@ -13,10 +13,10 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev java search test test-long test-all bench-quick check doctor ui format lock
+.PHONY: help setup setup-dev java search test test-long test-all bench-quick check doctor ui screenshots format lock
 
 help:  ## list the commands
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: java $(VENV)/.installed  ## make .venv and install what a search needs
 
@@ -35,7 +35,7 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml scripts/install.sh
 	@touch $(VENV)/.installed $@
 
 search: setup  ## run a search: make search ARGS="-P experiment=experiments/football.yaml -P images=FOLDER"
-	@$(ACTIVATE) mlflow run . --env-manager local $(ARGS)
+	@$(ACTIVATE) scripts/search.sh $(ARGS)
 	@echo "See the runs and the model: make ui"
 
 test: check  ## lint, types, import rules and the tests that take seconds
@@ -62,11 +62,10 @@ doctor: $(VENV)/.installed  ## see whether a search would run here, and what to 
 	@$(ACTIVATE) python -m tuner doctor $(ARGS)
 
 ui: setup  ## open the MLflow UI on what was logged (PORT=5000)
-	@case "$$MLFLOW_TRACKING_URI" in \
-	http*) echo "The MLflow UI is at $$MLFLOW_TRACKING_URI" ;; \
-	*) echo "The MLflow UI is at http://127.0.0.1:$(PORT) until Ctrl-C"; \
-	   $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(PORT) ;; \
-	esac
+	@$(ACTIVATE) python -m tuner ui --port $(PORT)
+
+screenshots: setup-dev  ## make the pictures of the documentation, docs/img (needs Chromium)
+	@$(ACTIVATE) python scripts/screenshots.py
 
 format: setup-dev  ## lay the code out
 	@$(BIN)/ruff check --fix .

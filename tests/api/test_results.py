@@ -51,6 +51,13 @@ def test_figures_show_the_trials_and_the_test(result: SearchResult) -> None:
     assert list(importance.y) == ["regParam"]
 
 
+def test_a_shell_shows_the_winner_and_what_it_is_worth(result: SearchResult) -> None:
+    assert repr(result) == (
+        "SearchResult(<pets>: 13 trials, best 002-glyphnet, accuracy 0.9000 in validation and 0.6667 on "
+        "the test part, models:/<pets>@champion)"
+    )
+
+
 def test_a_notebook_shows_the_winner_and_the_best_trials(result: SearchResult) -> None:
     page = result._repr_html_()
     for said in ("002-glyphnet: GlyphNet", "accuracy 0.9000", "accuracy 0.6667", "@champion, version 3"):
@@ -64,7 +71,6 @@ def test_a_notebook_shows_the_winner_and_the_best_trials(result: SearchResult) -
 def test_it_knows_where_mlflow_has_it(result: SearchResult) -> None:
     assert (result.experiment_id, result.run_id) == ("7", "run")
     assert result.test is result.best.test
-    assert "trials" not in repr(result)
     assert dataclasses.is_dataclass(result)
 
 

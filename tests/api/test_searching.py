@@ -53,7 +53,7 @@ assert result.best.version.name == "api"
 file = sorted(Path(images, "A").glob("*.png"))[0]
 picture = Image.open(file)
 scores = result.model.score([file, file.read_bytes(), picture, np.asarray(picture)])
-assert scores.shape == (4, 3) and (scores == scores[0]).all()
+assert scores.shape == (4, 3) and np.allclose(scores, scores[0], rtol=1e-5)
 assert list(result.model.predict(file)["prediction"]) == ["A"]
 rows = [result.test.report[label] for label in result.test.labels]
 assert result.test.confusion.sum() == sum(row["support"] for row in rows)

@@ -22,7 +22,7 @@ from tuner.tracking.store import Tracking
 @pytest.fixture
 def result() -> SearchResult:
     params = TrialParams.of("GlyphNet", regParam=0.01, elasticNetParam=0.5, maxIter=20)
-    test = Evaluation(("a", "b"), {"accuracy": 0.75, "logLoss": math.inf}, np.zeros((2, 2)), {})
+    test = Evaluation(("a", "b"), {"accuracy": 0.75, "logLoss": math.inf}, np.array([[5, 1], [2, 4]]), {})
     version = RegisteredVersion("letters ñ", "3", "Staging", "champion", ("It is better.",))
     winner = Winner(2, "run-2", "002-glyphnet", params, {"accuracy": np.float64(0.9)}, test, version)
     trials = pd.DataFrame(
@@ -42,7 +42,10 @@ def test_people_read_the_winner_its_test_and_its_model(result: SearchResult) -> 
     for said in (
         "winner   002-glyphnet: GlyphNet, regParam 0.01",
         "test     accuracy 0.7500",
+        "9 of 12 test images are called right: 95 % interval 0.4677 to 0.9111",
         "It is better.",
+        "next     tuner predict 'models:/letters ñ@champion' FOLDER",
+        "tuner ui: http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=search",
     ):
         assert said in shown
     assert "models:/letters ñ@champion" in shown

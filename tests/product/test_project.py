@@ -115,6 +115,37 @@ def test_mlflow_hands_values_over_as_they_were_given(tmp_path: Path) -> None:
     assert set(options.values()) == {""}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], ["--experiment-name", "digits"]),
+        (["-P", "experiment=experiments/football.yaml", "-P", "seed=1"], ["--experiment-name", "football"]),
+        (["-P", "experiment={folder}/own.yaml"], ["--experiment-name", "my own"]),
+        (["-P", "experiment=nothing.yaml"], []),  # tuner says what is wrong
+        (["--experiment-name", "other"], []),
+        (["-P", "resume=last"], []),
+        (["-e", "evaluate"], []),
+    ],
+)
+def test_make_search_names_the_experiment_unless_it_is_named(
+    tmp_path: Path, arguments: list[str], named: list[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text("name: my own\n")
+    (tmp_path / "mlflow").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "mlflow").chmod(0o755)
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [ROOT / "scripts" / "search.sh", *given],
+        env=environment | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["run", ".", "--env-manager", "local", *named, *given]
+
+
 # Checks
 
 

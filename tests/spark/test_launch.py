@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.searches import command_line, wait_until
+from tests.helpers.searches import command_line, descendants, kill_tree, wait_until
 from tuner.base.errors import SessionError
 from tuner.spark.launch import launch_spark
 from tuner.spark.sessions import DriverSession
@@ -29,22 +29,26 @@ def test_the_jvm_s_blas_leaves_the_cores_to_the_trials(driver: DriverSession) ->
     assert driver.spark.sparkContext._jvm.System.getenv("OPENBLAS_NUM_THREADS") == wanted
 
 
+def _is_daemon(pid: int) -> bool:
+    return "tuner.spark.worker_daemon" in command_line(pid)
+
+
 @pytest.mark.long
 def test_workers_import_ahead_as_soon_as_spark_has_started() -> None:
     script = (
-        "import os, subprocess, time\n"
+        "import time\n"
         "from tuner.spark.launch import launch_spark\n"
         "launch_spark('ahead', 1, preload=['json']).wait()\n"
-        "deadline, found = time.monotonic() + 60, ''\n"
-        "while 'tuner.spark.worker_daemon' not in found and time.monotonic() < deadline:\n"
-        "    table = subprocess.run(['ps', '-o', 'args=', '-g', str(os.getpgid(0))], capture_output=True)\n"
-        "    found = table.stdout.decode()\n"
-        "print('tuner.spark.worker_daemon' in found)\n"
+        "print('started', flush=True)\n"
+        "time.sleep(60)\n"
     )
-    seen = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, start_new_session=True
-    )
-    assert seen.stdout.strip() == "True", seen.stderr
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as begun:
+        try:
+            assert begun.stdout is not None
+            assert begun.stdout.readline() == "started\n"
+            wait_until(lambda: any(map(_is_daemon, descendants(begun.pid))), 50)
+        finally:
+            kill_tree(begun)
 
 
 @pytest.mark.long

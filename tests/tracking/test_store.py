@@ -19,7 +19,7 @@ from tuner.tracking.answering import without_credentials
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import read_artifact
 from tuner.tracking.runs import CutOffTrials, fail_trial, parent_run, trial_run, trial_runs
-from tuner.tracking.store import Tracking, open_tracking
+from tuner.tracking.store import Tracking, named_experiment, open_tracking
 
 
 def artifact(store: Tracking, run_id: str, file: str) -> str:
@@ -72,6 +72,38 @@ def test_run_that_mlflow_run_started_is_the_parent(store: Tracking, monkeypatch:
     ended = client.get_run(outer.info.run_id)
     assert ended.info.run_name == "by mlflow run"
     assert ended.data.tags["tuner.kind"] == "search"
+
+
+def test_a_run_that_mlflow_put_into_default_points_to_one_where_it_belongs(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch
+):
+    client = MlflowClient(store.uri)
+    outer = client.create_run("0", run_name="aged-ox-796").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)  # as `mlflow run` does, without --experiment-name
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    assert named_experiment(None) is None
+    assert open_tracking("an experiment") == store
+    with parent_run(store, "mine", "search") as run:
+        assert run.run_id != outer
+    made, pointing = client.get_run(run.run_id), client.get_run(outer)
+    assert (made.info.run_name, made.info.experiment_id) == ("mine", store.experiment_id)
+    assert (made.info.status, pointing.info.status) == ("FINISHED", "RUNNING")  # MLflow ends its own
+    assert pointing.data.tags["tuner.run_id"] == run.run_id
+    assert (
+        f"[mine](#/experiments/{store.experiment_id}/runs/{run.run_id})"
+        in (pointing.data.tags["mlflow.note.content"])
+    )
+    assert "tuner.kind" not in pointing.data.tags
+    assert open_tracking("an experiment") == store  # of a second search in the same process
+
+
+def test_a_search_that_is_called_default_goes_on_with_the_run_that_is_there(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch
+):
+    outer = MlflowClient(store.uri).create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)
+    with parent_run(open_tracking("Default"), "ignored", "search") as run:
+        assert run.run_id == outer
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ LOGGERS = (
     "py4j",
     "sqlalchemy.pool",
 )
-_STORE, _RUN = "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"
+_STORE = "MLFLOW_TRACKING_URI"
+_RUN_OF_MLFLOW_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
 
 
 @contextmanager
@@ -48,8 +49,9 @@ def _environment() -> Iterator[None]:
     try:
         yield
     finally:
-        if _RUN not in os.environ:  # MLflow goes on with the run of `mlflow run` once
-            before.pop(_RUN, None)
+        for name in _RUN_OF_MLFLOW_RUN:  # MLflow goes on with it once
+            if name not in os.environ:
+                before.pop(name, None)
         for name in set(os.environ) - set(before):
             del os.environ[name]
         for name, value in before.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # imports take seconds, in which Spark starts
 _SHOWN = 10  # trials in a notebook
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult:
     """What a search came to; it knows where MLflow has it, whatever the working folder is later.
 
@@ -49,7 +49,7 @@ class SearchResult:
     name: str
     metric: str
     run_id: str
-    trials: pd.DataFrame = field(repr=False)
+    trials: pd.DataFrame
     best: Winner
     extracted: int
     tracking: Tracking
@@ -74,10 +74,25 @@ class SearchResult:
             done.store,
         )
 
+    def __repr__(self) -> str:
+        """The winner and what it is worth, in a line."""
+        score, test = self.best.metrics[self.metric], self.test.metrics[self.metric]
+        return (
+            f"SearchResult({self.name}: {len(self.trials)} trials, best {self.best.name}, {self.metric} "
+            f"{score:.4f} in validation and {test:.4f} on the test part, {self.best.version.uri})"
+        )
+
     @property
     def experiment_id(self) -> str:
         """The MLflow experiment that holds the run."""
         return self.tracking.experiment_id
+
+    @property
+    def url(self) -> str | None:
+        """Where MLflow's UI shows the trials; of a store without a server, while `tuner ui` runs."""
+        from tuner.tracking.views import runs_link
+
+        return runs_link(self.tracking, "search")
 
     @property
     def test(self) -> Evaluation:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+UI_PORT = 5000  # where `tuner ui` serves, unless told otherwise
 _THIS_MACHINE = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")

@@ -20,6 +20,13 @@ def first_sentence(message: object) -> str:
     return re.split(r"\.?\s*\n|\.\s|\.?$", str(message).strip(), maxsplit=1)[0]
 
 
+def clock(seconds: float) -> str:
+    """How long: minutes and seconds, ``12:05``, and hours where there are some, ``2:00:41``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def visible(text: str) -> str:
     r"""Text on one line, as it is to be seen: line breaks and control characters are escapes (`\n`).
 

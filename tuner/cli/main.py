@@ -12,6 +12,7 @@ import typer
 from tuner.base import distribution
 from tuner.base.errors import InvalidInput, TunerError
 from tuner.base.interrupts import Interrupted, advising, stop_counts, stop_requests
+from tuner.base.machine import UI_PORT
 from tuner.base.wording import VERBOSE
 from tuner.cli import begin as cli_begin
 from tuner.cli import machine as cli_machine
@@ -164,6 +165,24 @@ def push(folder: Annotated[Path, typer.Argument(help="The folder that the search
     console.print(f"{sent} trials sent")
     for run_id in searches:
         console.print(f"Resume the search with: tuner search --resume {run_id}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=SEARCHES)
+def ui(port: Annotated[int, typer.Option(help="Where this machine serves it.")] = UI_PORT) -> None:
+    """Show searches in MLflow's UI: say where the last one's trials are, and serve it until Ctrl-C.
+
+    Where MLFLOW_TRACKING_URI is a server's, that one shows them, and nothing is served.
+    """
+    from tuner.tracking.store import open_registry
+    from tuner.tracking.views import last_search, runs_link
+
+    store = open_registry()
+    console.say(f"The runs, best first: {runs_link(*last_search(store), port=port)}")
+    if not store.uri.startswith("http"):
+        serve = ["-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
+        serve += ["--workers", "1"]  # one person looks, and each process takes seconds to start
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *serve])
 
 
 @app.command(rich_help_panel=SEARCHES)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tuner.experiment.fields import CHALLENGER
+
 if TYPE_CHECKING:
     from tuner.api.results import SearchResult
+    from tuner.evaluation.metrics import Evaluation
 
 
 def show_result(result: SearchResult, console: Console) -> None:
-    """Print the winner, its test, its model and the search's run."""
+    """Print the winner, its test and how sure that is, its model, the search's run, and what comes next."""
     from tuner.classifiers.parameters import described
 
     winner = result.best
@@ -25,6 +29,7 @@ def show_result(result: SearchResult, console: Console) -> None:
     )
     shown = ", ".join(f"{name} {value:.4f}" for name, value in winner.test.metrics.items())
     console.print(f"test     {shown}", soft_wrap=True)
+    console.print(f"         {_how_sure(winner.test)}", soft_wrap=True)
     console.print(
         f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
         f"{version.uri}",
@@ -33,6 +38,26 @@ def show_result(result: SearchResult, console: Console) -> None:
     console.print(f"run      {result.run_id} ({result.extracted} images extracted)", soft_wrap=True)
     for note in version.notes:
         console.print(note, markup=False, soft_wrap=True)
+    for head, command in zip(("next", *[""] * 2), _next(result), strict=False):
+        console.print(f"{head:<9}{command}", markup=False, soft_wrap=True)
+
+
+def _how_sure(test: Evaluation) -> str:
+    from tuner.reports.model_card import wilson
+
+    hits, total = int(test.confusion.trace()), int(test.confusion.sum())
+    low, high = wilson(hits, total)
+    return f"{hits} of {total} test images are called right: 95 % interval {low:.4f} to {high:.4f}"
+
+
+def _next(result: SearchResult) -> list[str]:
+    """Commands that go on from here."""
+    version = result.best.version
+    commands = [f"tuner predict {shlex.quote(version.uri)} FOLDER"]
+    if version.alias == CHALLENGER:
+        commands.append(f"tuner registry {shlex.quote(version.name)}")
+    shown = f": {result.url}" if result.url else ""
+    return [*commands, f"tuner ui{shown}"]
 
 
 def result_json(result: SearchResult) -> str:

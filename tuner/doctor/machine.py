@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 
 from tuner.base import distribution
-from tuner.base.machine import machine_cores, memory_mib
+from tuner.base.machine import UI_PORT, machine_cores, memory_mib
 from tuner.doctor.findings import Finding
 from tuner.tracking.answering import without_credentials
 
 _GIB = 2**30
 _LEAST_MEMORY_MIB, _FAIR_MEMORY_MIB = 2048, 4096  # the JVM, the driver and two workers
 _LEAST_DISK, _FAIR_DISK = _GIB // 2, 5 * _GIB
-_UI_PORT = 5000  # `make ui`
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _PROXY_SECONDS = 3
 # What decides something about a search, and what that is. Variables of another Spark are said by its start.
@@ -132,7 +131,7 @@ def check_disks(folders: Mapping[str, Path], free: Mapping[Path, int] | None = N
             yield Finding("disk", "ok" if size >= _FAIR_DISK else "note", said)
 
 
-def check_ports(connect_port: int = 0, ui_port: int = _UI_PORT) -> Iterator[Finding]:
+def check_ports(connect_port: int = 0, ui_port: int = UI_PORT) -> Iterator[Finding]:
     """Whether this machine lets a process listen to itself, at the ports that are asked for."""
     try:
         with socket.socket() as probe:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from tuner.base.choices import NEEDS_PROBABILITY, ClassWeight, Metric, WhereToFit
-from tuner.classifiers.parameters import PARAMETERS, TrialParams
+from tuner.classifiers.parameters import BACKBONE, CLASS_WEIGHT, CLASSIFIER, PARAMETERS, TrialParams
 from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.space import Frozen, ParamSpace, Space, Value, shown
 from tuner.classifiers.table import DEFAULT, find_classifier
@@ -109,6 +109,13 @@ class SearchSettings(Frozen):
     def spaces(self) -> dict[str, ParamSpace]:
         """The values of every searched parameter, by hyperopt's label."""
         return {d.label: d.space for choice in self.choices for d in choice.dimensions}
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of what trials differ in, as they log it."""
+        named = () if self.classifier is None else (CLASSIFIER,)
+        own = dict.fromkeys(d.name for choice in self.choices for d in choice.dimensions)
+        return (BACKBONE, *named, *own, *((CLASS_WEIGHT,) if len(self.class_weights) > 1 else ()))
 
     @property
     def class_weights(self) -> tuple[ClassWeight, ...]:

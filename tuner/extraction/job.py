@@ -12,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 from pyspark.sql import SparkSession
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from tuner.base import errors
+from tuner.base.wording import clock
 from tuner.extraction.files import counts, keep_part, parts
 from tuner.extraction.worker import FeatureWriter, PartSender, SentPart, Undecided
 from tuner.images.index import ImageSet, contents
@@ -138,7 +139,10 @@ def _watch(
 
 
 class ExtractionProgress:
-    """Shows how many images went through each network, and how many a second: bars, or lines at the end."""
+    """Shows how many images went through each network, how many a second, and the time left.
+
+    Bars on a terminal; elsewhere lines at the end.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -146,8 +150,7 @@ class ExtractionProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("images · {task.fields[rate]:.1f} images/s ·"),
-            TimeElapsedColumn(),
+            TextColumn("images · {task.fields[rate]:.1f} images/s{task.fields[left]}"),
             console=console,
             disable=not console.is_terminal,
         )
@@ -163,13 +166,16 @@ class ExtractionProgress:
     def of(self, network: str, total: int) -> Iterator[Progress]:
         """Show one network's progress; yields the callback, which any thread may call."""
         started, done_so_far = time.monotonic(), 0
-        bar = self._bars.add_task(network, total=total, rate=0.0)
+        bar = self._bars.add_task(network, total=total, rate=0.0, left="")
 
         def report(done: int, _: int) -> None:
             nonlocal done_so_far
             done_so_far = done
-            rate = done / max(time.monotonic() - started, 1e-6)
-            self._bars.update(bar, completed=done, rate=rate)
+            seconds = time.monotonic() - started
+            rate = done / max(seconds, 1e-6)
+            left = f" · about {clock((total - done) / rate)} left" if 0 < done < total else ""
+            left = left or (f" · {clock(seconds)}" if done else "")
+            self._bars.update(bar, completed=done, rate=rate, left=left)
 
         yield report
         if not self._console.is_terminal and done_so_far:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tuner.base.choices import WhereToFit
 from tuner.base.errors import SearchError
 from tuner.base.interrupts import StopRequests, at_last, stop_requests, uninterrupted
 from tuner.checks.cluster import check_workers
-from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.parameters import BACKBONE, CLASSIFIER, TrialParams
 from tuner.classifiers.rows.row import Classifier
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
@@ -36,6 +36,7 @@ from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import CutOffTrials, fail_trial, finished_trial, parent_run, trial_name
 from tuner.tracking.store import Tracking
 from tuner.tracking.unsent_trials import UNSENT
+from tuner.tracking.views import write_view
 from tuner.trials.progress import search_progress
 from tuner.trials.spark_trials import EndingTrials, TrialLimit, lost_reasons, results_of
 from tuner.trials.trial import Trial
@@ -87,6 +88,10 @@ class Opened:
         started = time.monotonic()
         yield
         self.run.batch(metrics={f"{phase}_seconds": time.monotonic() - started})
+
+    def said(self, phase: str) -> AbstractContextManager[object]:
+        """Say at a terminal what is done meanwhile."""
+        return self.console.status(phase) if self.console.is_terminal else nullcontext()
 
     def prepare(self, combinations: Collection[TrialParams] = ()) -> PreparedImages:
         """Bring the images to features; `combinations` as `prepare_images` takes them."""
@@ -259,6 +264,8 @@ def opened(
         with uninterrupted():  # without them it cannot be resumed
             run.batch(tags={names.EXPERIMENT: experiment.name})
             run.yaml(experiment.to_yaml_dict(), names.EXPERIMENT_FILE)
+        searched = experiment.search.parameters if kind == "search" else (BACKBONE, CLASSIFIER)
+        write_view(store, kind, experiment.search.metric, searched)
         name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
         launch = launch or launch_spark(
             name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS

@@ -26,6 +26,7 @@ from tuner.searches.winner import Winner, choose, finish_winner
 from tuner.spark.launch import SparkLaunch
 from tuner.tracking.results import TrialResult
 from tuner.tracking.store import Tracking, open_tracking
+from tuner.tracking.views import name_search
 from tuner.trials.space import NUMBER, point_of_values
 from tuner.trials.spark_trials import make_trials, run_trials
 from tuner.trials.trial import Trial
@@ -143,7 +144,7 @@ def _search(found: Opened, prepared: PreparedImages, ended: Sequence[TrialResult
         with found.timed("trials"):
             results, lost = _run_trials(found, trial, ended)
         frame = log_trials(found.run, results, found.experiment.search.metric, lost)
-        with found.timed("winner"):
+        with found.timed("winner"), found.said("fitting, testing and registering the winner"):
             winner = finish_winner(
                 found.session,
                 found.experiment,
@@ -155,6 +156,10 @@ def _search(found: Opened, prepared: PreparedImages, ended: Sequence[TrialResult
                 store=found.store,
                 console=found.console,
             )
+    metric, params = found.experiment.search.metric, winner.params
+    won = params.backbone + (f" + {params.classifier}" if params.classifier else "")
+    result = f"{len(frame)} trials · {won} {winner.metrics[metric]:.3f}"
+    name_search(found.store, found.run.run_id, found.experiment.name, result)
     return SearchOutcome(found.experiment, found.store, found.run.run_id, frame, winner, prepared.extracted)
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -152,8 +153,10 @@ def connect_from_worker(endpoint: Endpoint) -> ConnectSession:
     # The default policy retries for over ten minutes in silence.
     session.client.set_retry_policies([DefaultPolicy(max_retries=5, max_backoff=4000)])
     try:
-        # MLlib's check for NaN gives each fit code of another name, to generate and compile anew.
-        session.conf.set("spark.sql.codegen.wholeStage", "false")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\[RETRIES_EXCEEDED\]")  # the error says it
+            # MLlib's check for NaN gives each fit code of another name, to generate and compile anew.
+            session.conf.set("spark.sql.codegen.wholeStage", "false")
     except PySparkException as error:
         reason = "it refuses the token" if "UNAUTHENTICATED" in str(error) else "it does not answer"
         raise TrialError(

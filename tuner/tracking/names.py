@@ -11,6 +11,9 @@ BEST = "tuner.best_trial"
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
 EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
+OWN_RUN = (
+    "tuner.run_id"  # on the run of `mlflow run`, where MLflow put that into Default: the run to look at
+)
 STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes FAILED over its KILLED
 DATA_DIGEST = "tuner.data_digest"
 WARNINGS = "tuner.warnings"  # of a trial: what a library warned of while it fitted

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pyspark import TaskContext
 
 from tuner.base.errors import StoreError
@@ -27,7 +28,7 @@ from tuner.base.interrupts import (
     uninterrupted,
 )
 from tuner.tracking.answering import REFUSALS, check_answers, reason, without_credentials
-from tuner.tracking.names import ERROR_FILE, KIND, RESUMED, STOPPED, TRIAL
+from tuner.tracking.names import ERROR_FILE, KIND, OWN_RUN, RESUMED, STOPPED, TRIAL
 from tuner.tracking.results import TrialResult
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.store import Tracking, be_patient, forget_active_run
@@ -37,9 +38,10 @@ from tuner.tracking.store import Tracking, be_patient, forget_active_run
 def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = None) -> Iterator[RunLog]:
     """Start the run of a search, or go on with the one that `mlflow run` started or with `resumed`.
 
-    Where the program has a run that is active, it is a child of that one. It is the active run meanwhile,
-    for MLflow's fluent calls on the driver. An exception ends it as FAILED, with the message as an
-    artifact; Ctrl-C and what else stops the process as KILLED.
+    Where `mlflow run` started one in `Default`, and `tracking` is of another experiment, that one points to
+    the run that is started here. Where the program has a run that is active, it is a child of that one. It
+    is the active run meanwhile, for MLflow's fluent calls on the driver. An exception ends it as FAILED,
+    with the message as an artifact; Ctrl-C and what else stops the process as KILLED.
 
     Raises
     ------
@@ -53,6 +55,11 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
             outer = os.environ.get("MLFLOW_RUN_ID")
             if resumed and outer:
                 client.set_tag(outer, RESUMED, resumed, synchronous=True)
+            moved = None
+            if outer and not resumed and _is_elsewhere(client, outer, tracking):
+                moved, outer = outer, None
+                for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+                    os.environ.pop(variable, None)
             run = mlflow.start_run(
                 resumed,
                 experiment_id=tracking.experiment_id,
@@ -62,7 +69,21 @@ def parent_run(tracking: Tracking, name: str, kind: str, resumed: str | None = N
             log = RunLog(client, run.info.run_id, run.info.experiment_id, run if resumed else None)
             stack.enter_context(_ended(tracking, log))
             log.batch(tags={KIND: kind})
+            if moved:
+                _point(client, moved, run, name)
         yield log
+
+
+def _is_elsewhere(client: MlflowClient, run_id: str, tracking: Tracking) -> bool:
+    return bool(client.get_run(run_id).info.experiment_id != tracking.experiment_id)
+
+
+def _point(client: MlflowClient, outer: str, run: Run, name: str) -> None:
+    """Let the run of `mlflow run` say which run to look at."""
+    client.set_tag(outer, OWN_RUN, run.info.run_id, synchronous=True)
+    place = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    note = f"`mlflow run` began this run in MLflow's experiment Default. Look at [{name}]({place})."
+    client.set_tag(outer, MLFLOW_RUN_NOTE, note, synchronous=True)
 
 
 def _quiet_databases() -> None:

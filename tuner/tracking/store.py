@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import fluent
 
@@ -135,10 +135,10 @@ def sqlite_file(uri: str) -> Path | None:
 def open_tracking(experiment_name: str, *, make: bool = True) -> Tracking:
     """Find the store and the MLflow experiment, on the driver, and check that the store answers.
 
-    Inside `mlflow run`, the experiment is the one of the run that it started, and where the program has a
-    run that is active, that one's; else it is the one that `MLFLOW_EXPERIMENT_NAME` or
-    `MLFLOW_EXPERIMENT_ID` names; else `experiment_name`, made if need be and `make` is set: else one that
-    is not there has no id.
+    Inside `mlflow run`, the experiment is the one of the run that it started, unless nobody named one and
+    that is `Default`; where the program has a run that is active, it is that one's; else the one that
+    `MLFLOW_EXPERIMENT_NAME` or `MLFLOW_EXPERIMENT_ID` names; else `experiment_name`, made if need be and
+    `make` is set: else one that is not there has no id.
 
     Raises
     ------
@@ -151,16 +151,10 @@ def open_tracking(experiment_name: str, *, make: bool = True) -> Tracking:
         check_answers(uri)
         with _alone_with(uri):
             client = Tracking(uri, "").client()
-            run_id = os.environ.get("MLFLOW_RUN_ID")
-            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
-            active = mlflow.active_run()
-            if run_id:
-                experiment_id = client.get_run(run_id).info.experiment_id
-            elif active is not None:
-                experiment_id = active.info.experiment_id
+            experiment_id = _given_experiment(client)
             if not experiment_id:
                 name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name
-                found = client.get_experiment_by_name(name)
+                found = client.get_experiment_by_name(name) if name else None
                 if not found and not make:
                     return Tracking(uri, experiment_id="")
                 experiment_id = found.experiment_id if found else client.create_experiment(name)
@@ -181,6 +175,18 @@ def open_tracking(experiment_name: str, *, make: bool = True) -> Tracking:
     return Tracking(uri, experiment_id)
 
 
+def _given_experiment(client: MlflowClient) -> str | None:
+    """The experiment of the run that there is already, or the one that a variable has the id of."""
+    run_id, active = os.environ.get("MLFLOW_RUN_ID"), mlflow.active_run()
+    if run_id:
+        found = client.get_experiment(client.get_run(run_id).info.experiment_id)
+        # `mlflow run` puts it there where nobody named an experiment.
+        return None if found.name == Experiment.DEFAULT_EXPERIMENT_NAME else str(found.experiment_id)
+    if active is not None:
+        return str(active.info.experiment_id)
+    return os.environ.get("MLFLOW_EXPERIMENT_ID")
+
+
 def named_experiment(experiment_name: str | None) -> str | None:
     """The id of the MLflow experiment that the environment or, if given, a file names; None: neither does.
 
@@ -191,7 +197,9 @@ def named_experiment(experiment_name: str | None) -> str | None:
     """
     if experiment_name is None and not any(map(os.environ.get, _EXPERIMENT_VARIABLES)):
         return None
-    return open_tracking(experiment_name or "").experiment_id
+    if experiment_name is None:
+        return open_tracking("", make=False).experiment_id or None
+    return open_tracking(experiment_name).experiment_id
 
 
 def local_artifacts(tracking: Tracking) -> Path | None:

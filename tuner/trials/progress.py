@@ -1,4 +1,4 @@
-"""What a person reads while trials run: one live line on a terminal, plain lines elsewhere."""
+"""What a person reads while trials run: the best so far in a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,64 +6,112 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rich.console import Console
+from hyperopt.base import JOB_STATE_RUNNING
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from tuner.trials.spark_trials import results_of
+from tuner.base.wording import clock, visible
+from tuner.classifiers.parameters import described
+from tuner.tracking.results import TrialResult
+from tuner.trials.spark_trials import EndingTrials, results_of
 
 _POLL_SECONDS = 0.5
+_SHOWN = 5  # of the best trials
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
-
-
-class _TrialCounts:
+class _Moment:
     """What hyperopt's trials say at one moment."""
 
-    def __init__(self, trials: Any, metric: str) -> None:
+    def __init__(self, trials: EndingTrials, metric: str) -> None:
         results = results_of(trials)
         finished = [result for result in results if result.finished]
         dead = trials.count_failed_trials()  # their worker died; they have no result
         self.ended = len(results) + dead
         self.failed = self.ended - len(finished)
-        self._best = min(finished, key=lambda result: (result.loss(metric), result.trial), default=None)
-        self._metric = metric
+        self.running = sum(doc["state"] == JOB_STATE_RUNNING for doc in trials.documents())
+        self.best = sorted(finished, key=lambda result: (result.loss(metric), result.trial))[:_SHOWN]
+        self.reason = trials.reason
 
-    def best_text(self) -> str:
-        if self._best is None:
+    def best_text(self, metric: str) -> str:
+        if not self.best:
             return "no score yet"
-        return f"best {self._metric} {self._best.metrics[self._metric]:.4f} ({self._best.name})"
+        return f"best {metric} {self.best[0].metrics[metric]:.4f} ({self.best[0].name})"
+
+
+class SearchProgress:
+    """Tells how far a search is.
+
+    Parameters
+    ----------
+    trials
+        hyperopt's; those that have ended already, of a search that is resumed, say nothing of the time that
+        the others take.
+    max_evals
+        How many there will be.
+    metric
+        What they are ranked by.
+    """
+
+    def __init__(self, trials: EndingTrials, max_evals: int, metric: str) -> None:
+        self._trials, self._max_evals, self._metric = trials, max_evals, metric
+        self._started, self._before = time.monotonic(), _Moment(trials, metric).ended
+
+    def now(self) -> _Moment:
+        """Look at the trials."""
+        return _Moment(self._trials, self._metric)
+
+    def line(self, now: _Moment, *, live: bool = False) -> str:
+        """Trials done and failed, while it is `live` those that run, the best, and the time left."""
+        failed = f" · {now.failed} failed" if now.failed else ""
+        running = f" · {now.running} running" if live else ""
+        best = now.best_text(self._metric)
+        return f"{now.ended}/{self._max_evals} trials{failed}{running} · {best}{self._left(now)}"
+
+    def _left(self, now: _Moment) -> str:
+        if now.reason:
+            return f" · no more begin: {now.reason}"
+        done, to_do = now.ended - self._before, self._max_evals - now.ended
+        if done <= 0 or to_do <= 0:
+            return ""
+        return f" · about {clock((time.monotonic() - self._started) / done * to_do)} left"
+
+    def table(self, now: _Moment) -> RenderableType:
+        """The best trials so far, best first; nothing before there is one."""
+        shown = Table(box=None, pad_edge=False)
+        for head in (self._metric, "trial", "backbone", "parameters"):
+            shown.add_column(head, no_wrap=True)
+        shown.add_column("seconds", justify="right", no_wrap=True)
+        for result in now.best:
+            shown.add_row(*map(Text, self._cells(result)))
+        return shown if now.best else Group()
+
+    def _cells(self, result: TrialResult) -> tuple[str, ...]:
+        seconds = "" if result.seconds is None else f"{result.seconds:.1f}"
+        score, params = f"{result.metrics[self._metric]:.4f}", result.params
+        return score, result.name, visible(params.backbone), described(params.to_dict()), seconds
 
 
 @contextmanager
-def search_progress(console: Console, trials: Any, max_evals: int, metric: str) -> Iterator[None]:
-    """Show trials done, the best so far and the time left, while the body runs the trials."""
-    started, finished = time.monotonic(), threading.Event()
-
-    def line(counts: _TrialCounts) -> str:
-        done = counts.ended
-        left = (time.monotonic() - started) / done * (max_evals - done) if done else 0.0
-        failed = f" · {counts.failed} failed" if counts.failed else ""
-        remaining = f" · about {_clock(left)} left" if done and done < max_evals else ""
-        if trials.reason:
-            remaining = f" · no more begin: {trials.reason}"
-        return f"{done}/{max_evals} trials{failed} · {counts.best_text()}{remaining}"
+def search_progress(console: Console, trials: EndingTrials, max_evals: int, metric: str) -> Iterator[None]:
+    """Show how far the trials are while the body runs them, and at the end what they came to."""
+    progress, finished = SearchProgress(trials, max_evals, metric), threading.Event()
 
     def watch_terminal() -> None:
-        with console.status("starting the first trials") as status:
+        with Live("starting the first trials", console=console, transient=True) as live:
             while not finished.wait(_POLL_SECONDS):
-                status.update(line(_TrialCounts(trials, metric)))
+                now = progress.now()
+                live.update(Group(progress.table(now), Text(progress.line(now, live=True))))
 
     def watch_log() -> None:
-        shown = 0, False
+        shown = progress.now().ended, False
         while not finished.wait(_POLL_SECONDS):
-            counts = _TrialCounts(trials, metric)
-            if (now := (counts.ended, bool(trials.reason))) > shown:
-                shown = now
-                console.print(line(counts), soft_wrap=True, markup=False)
+            now = progress.now()
+            if (seen := (now.ended, bool(now.reason))) > shown:
+                shown = seen
+                console.print(progress.line(now), soft_wrap=True, markup=False)
 
     watcher = threading.Thread(target=watch_terminal if console.is_terminal else watch_log, daemon=True)
     watcher.start()
@@ -72,4 +120,7 @@ def search_progress(console: Console, trials: Any, max_evals: int, metric: str) 
     finally:
         finished.set()
         watcher.join()
-        console.print(line(_TrialCounts(trials, metric)), soft_wrap=True, markup=False)
+        now = progress.now()
+        if console.is_terminal:
+            console.print(progress.table(now))
+        console.print(progress.line(now), soft_wrap=True, markup=False)

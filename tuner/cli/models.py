@@ -86,7 +86,7 @@ def export(
     """Write a model as a Keras or ONNX file, a TensorFlow SavedModel, or what Docker makes an image of."""
     from tuner.models.loading import fetch_model, read_example
     from tuner.models.scorer import Scorer
-    from tuner.serving.container import write_container
+    from tuner.serving.container import TAG, write_container
     from tuner.serving.export import export_model
     from tuner.serving.onnx_export import export_onnx
     from tuner.serving.prediction import sample_files
@@ -94,9 +94,7 @@ def export(
     folder = fetch_model(model)
     if form == "docker":  # the model itself is inside: there is nothing to compare
         context = write_container(folder, to)
-        Screen(highlight=False).print(
-            f"{context}: docker build --tag tuner-model {context}", soft_wrap=True
-        )
+        Screen(highlight=False).print(f"docker build --tag {TAG} {context}", soft_wrap=True)
         return
     sample = [read_example(folder), *sample_files(images or [])]
     if form == "onnx":

@@ -49,7 +49,7 @@ def test_the_wheel_holds_all_of_tuner_that_serving_imports(tmp_path: Path) -> No
     assert {"tuner.networks.onnx.session", "tuner.classifiers.table"} <= needed
     assert sorted(needed - held) == []
     assert not [name for name in held if name.startswith(("tuner.spark", "tuner.searches"))]
-    assert wheel.stat().st_size < 150_000  # each trial's model has one
+    assert wheel.stat().st_size < 200_000  # each trial's model has one
 
 
 def imported(module: str, seen: set[str]) -> set[str]:

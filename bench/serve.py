@@ -1,4 +1,4 @@
-"""Compare a served model without a JVM with what `mlflow.spark.log_model` would serve."""
+"""Compare a served model without a JVM with what `mlflow.spark.log_model` serves, or with TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from ruamel.yaml import YAML
 
-FACES = {"without a JVM": None, "mlflow.spark": {"loader_module": "mlflow.spark", "data": "sparkml"}}
+OURS = "without a JVM"
 LOAD = """
 import sys
 import mlflow
@@ -36,31 +36,36 @@ BATCH = 64
 PATIENCE = 180  # seconds for a server's first answer
 
 
-def copy_with_face(folder: Path, target: Path, face: dict[str, str] | None) -> Path:
-    """Copy a model folder, with another loader for its `python_function` flavor."""
+def copy_for(peer: str, folder: Path, target: Path) -> Path:
+    """Copy a model folder so that its `python_function` flavor is the peer's."""
     shutil.copytree(folder, target)
-    if face is not None:
+    if peer == "mlflow.spark":
         file = target / "MLmodel"
         described = YAML().load(file)
-        described["flavors"]["python_function"].update(face)
+        described["flavors"]["python_function"].update(loader_module="mlflow.spark", data="sparkml")
         YAML().dump(described, file)
+    elif peer == "TensorFlow":
+        file = target / "scorer" / "scorer.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"onnx": None}))
     return target
 
 
-def environment() -> dict[str, str]:
-    """MLflow's command and Spark's workers are those of this Python."""
-    binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": binaries, "PYSPARK_PYTHON": sys.executable}
+def environment(python: Path) -> dict[str, str]:
+    """MLflow's command and Spark's workers are those of a Python."""
+    binaries = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept = os.environ if python == Path(sys.executable) else own
+    return {**kept, "PATH": binaries, "PYSPARK_PYTHON": str(python)}
 
 
-def seconds_to_load_and_predict(model: Path) -> float:
+def seconds_to_load_and_predict(model: Path, python: Path) -> float:
     """Time from the start of a fresh process to the first answer."""
     started = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", LOAD, model],
+        [python, "-c", LOAD, model],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment(),
+        env=environment(python),
         text=True,
         start_new_session=True,
     ) as process:
@@ -90,12 +95,16 @@ class Client:
 
 
 @contextmanager
-def served(model: Path, port: int, log: Path) -> Iterator[int]:
+def served(model: Path, python: Path, port: int, log: Path) -> Iterator[int]:
     """Serve a model folder as a user would; give the process id."""
-    command = ["mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "-p", str(port)]
+    command = [str(python.parent / "mlflow"), "models", "serve", "-m", str(model), "--env-manager", "local"]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, env=environment(), start_new_session=True
+            [*command, "-p", str(port)],
+            stdout=out,
+            stderr=out,
+            env=environment(python),
+            start_new_session=True,
         )
         try:
             yield process.pid
@@ -135,7 +144,7 @@ def resident_mib(root: int) -> float:
     return sum(shares) / 1024
 
 
-def measure(model: Path, image: str, requests: int, log: Path) -> dict[str, float]:
+def measure(model: Path, python: Path, image: str, requests: int, log: Path) -> dict[str, float]:
     """Serve a model alone on this machine, and measure."""
 
     def body(images: int) -> bytes:
@@ -146,7 +155,7 @@ def measure(model: Path, image: str, requests: int, log: Path) -> dict[str, floa
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = time.perf_counter()
-    with served(model, port, log) as process:
+    with served(model, python, port, log) as process:
         client = first_answer(port, body(1), log)
         figures = {"start-up, s": time.perf_counter() - started}
         for _ in range(20):
@@ -176,22 +185,29 @@ def main(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or a model folder.")],
     requests: Annotated[int, typer.Option(help="Requests of one image, in each round.")] = 100,
     rounds: Annotated[int, typer.Option(help="Rounds; a figure is the median of theirs.")] = 3,
+    peer: Annotated[str, typer.Option(help="What it is compared with: mlflow.spark or TensorFlow.")] = (
+        "mlflow.spark"
+    ),
+    python: Annotated[
+        Path, typer.Option(help="Serve without a JVM by this one: of an environment of the requirements.")
+    ] = Path(sys.executable),
 ) -> None:
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load before {load:.2f}, {rounds} rounds of {requests} requests\n")
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in FACES}
+    pythons = {OURS: python.absolute(), peer: Path(sys.executable)}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in pythons}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(mlflow.artifacts.download_artifacts(model, dst_path=f"{folder}/source"))
         image = json.loads((source / "input_example.json").read_text())["data"][0][0]
         copies = {
-            name: copy_with_face(source, Path(folder, str(number)), face)
-            for number, (name, face) in enumerate(FACES.items())
+            name: copy_for(name, source, Path(folder, str(number))) for number, name in enumerate(pythons)
         }
         for _ in range(rounds):  # in turn, so that a change of the machine touches both
-            for name, copy in copies.items():
-                loaded = {"load and predict in Python, s": seconds_to_load_and_predict(copy)}
-                found[name].append(loaded | measure(copy, image, requests, Path(folder, "server.log")))
+            for name, own in pythons.items():
+                loaded = {"load and predict in Python, s": seconds_to_load_and_predict(copies[name], own)}
+                log = Path(folder, "server.log")
+                found[name].append(loaded | measure(copies[name], own, image, requests, log))
     figures = {
         name: {key: statistics.median(one[key] for one in ones) for key in ones[0]}
         for name, ones in found.items()

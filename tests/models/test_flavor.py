@@ -1,10 +1,9 @@
-import ast
 import base64
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import mlflow
@@ -18,7 +17,6 @@ from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
 
-import tuner
 from tests.conftest import FinishedSearch
 from tests.helpers.models import (
     CHAMPION,
@@ -38,10 +36,11 @@ from tuner.classifiers.scikit import fit_sklearn
 from tuner.classifiers.table import CLASSIFIERS, DEFAULT
 from tuner.experiment.networks import NetworkSpec
 from tuner.images.index import nominal
+from tuner.models.environment import requirements
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.fitted.estimators import classifier_params, fit_estimator, save_fitted, step_and_model
 from tuner.models.fitted.saved import read_saved
-from tuner.models.flavor import FittedModel, log_model, requirements, save_model, write_model_files
+from tuner.models.flavor import FittedModel, log_model, save_model, write_model_files
 from tuner.models.loading import check_model, fetch_model, load_model, read_example
 from tuner.models.pipeline import head_of
 from tuner.models.scorer import Scorer
@@ -145,7 +144,11 @@ def test_the_registered_model_describes_itself(search_store: Path) -> None:
     assert base64.b64decode(text) == read_example(fetch_model(CHAMPION))
     serving = json.loads((folder / "serving_input_example.json").read_text())
     assert base64.b64decode(serving["dataframe_split"]["data"][0][0]) == read_example(fetch_model(CHAMPION))
-    assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements(onnx=True)
+    *pinned, wheel = (folder / "requirements.txt").read_text().splitlines()
+    assert pinned == requirements(onnx=True)
+    described = model.flavors["tuner"]
+    assert described["wheel"] == wheel
+    assert described["wheel_sha256"] == hashlib.sha256((folder / wheel).read_bytes()).hexdigest()
     for pinned in (requirements(), requirements(onnx=True)):
         assert not any(line.lower().startswith(("pyspark", "py4j")) for line in pinned)
 
@@ -385,44 +388,3 @@ def test_both_faces_agree_on_odd_formats_whatever_the_classifier(
             np.testing.assert_allclose(answer[row.gives], found[row.gives].toArray(), atol=1e-5 * size)
         else:
             assert (answer[row.gives], found[row.gives]) == (None, None)
-
-
-# What serving needs
-
-
-def imported(module: str, seen: set[str]) -> set[str]:
-    """The top-level names that a module of the package imports, with those of the package it needs."""
-    if module in seen:
-        return set()
-    seen.add(module)
-    source = Path(tuner.__file__).parent.joinpath(*module.split(".")[1:])
-    file = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    own = {name for name in names if name.startswith("tuner.")}
-    return {name.split(".")[0] for name in names} | {
-        name for inner in own for name in imported(inner, seen)
-    }
-
-
-@pytest.mark.parametrize(
-    ("onnx", "other_engine"),
-    [(False, {"onnxruntime"}), (True, {"tensorflow", "keras", "h5py"})],
-    ids=["TensorFlow", "ONNX"],
-)
-def test_the_requirements_hold_all_that_serving_imports(onnx: bool, other_engine: set[str]) -> None:
-    """`tests/product/test_onnx.py` hides the other engine."""
-    names = imported("tuner.models.scorer", set())
-    assert {"mlflow", "keras", "pydantic", "PIL", "onnxruntime"} <= names
-    assert "pyspark" not in names
-    names -= other_engine
-    stated = {line.split("==")[0].lower() for line in requirements(onnx=onnx)}
-    providers = {
-        name: {provider.lower() for provider in them} for name, them in packages_distributions().items()
-    }
-    missing = {name for name in names - {"tuner"} if name in providers and not providers[name] & stated}
-    assert missing == set()

@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": MLFLOW | {"sqlalchemy"},
     "rollback none": MLFLOW | {"sqlalchemy"},
     "predict model images": MLFLOW | {"PIL", "onnxruntime"},
+    "export model --format docker --to image": MLFLOW | {"PIL", "ruamel"},
     "export model --format onnx --to model.onnx": MLFLOW | {"PIL", "onnx", "onnxruntime", "sklearn"},
 }
 

@@ -20,8 +20,9 @@ from tests.helpers.models import NO_IMAGES, ODD_IMAGES, contents_frame, embedded
 from tests.helpers.searches import free_port
 from tuner.base.errors import ModelError, NetworkError
 from tuner.classifiers.linear import LinearHead
+from tuner.models.environment import requirements, wheel_of
 from tuner.models.featurizer import DeepImageFeaturizer
-from tuner.models.flavor import FittedModel, requirements, save_model, write_model_files
+from tuner.models.flavor import FittedModel, save_model, write_model_files
 from tuner.models.scorer import PIPELINE_FOLDER, Scorer
 from tuner.models.stages.saving import NetworkStage
 from tuner.networks.embedded.files import NETWORK_FILES
@@ -111,7 +112,7 @@ def test_it_is_answered_by_onnx_runtime(network_and_folder: tuple[Network, Path]
     assert len({answer["prediction"] for answer in answers}) > 2
 
 
-def test_python_function_needs_none_of_the_large_libraries(
+def test_python_function_needs_its_own_wheel_and_none_of_the_large_libraries(
     network_and_folder: tuple[Network, Path], hidden: dict[str, str]
 ) -> None:
     network, folder = network_and_folder
@@ -120,12 +121,15 @@ def test_python_function_needs_none_of_the_large_libraries(
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
         "images = [None if text is None else bytes.fromhex(text) for text in json.load(sys.stdin)]\n"
         "print(json.dumps(model.predict(pd.DataFrame({'content': images})).to_dict('records')))\n"
+        "import tuner; print(tuner.__file__, file=sys.stderr)\n"
     )
+    wheel = wheel_of(folder)
+    hidden["PYTHONPATH"] = f"{wheel}{os.pathsep}{hidden['PYTHONPATH']}"
     asked = json.dumps([None if content is None else content.hex() for content in IMAGES])
-    done = subprocess.run(
-        [sys.executable, "-c", program, folder], input=asked, env=hidden, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", program, folder]
+    done = subprocess.run(command, input=asked, cwd=folder, env=hidden, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"{wheel}/tuner/")
     assert_right(json.loads(done.stdout.splitlines()[-1]), network)
 
 
@@ -169,13 +173,13 @@ def test_its_requirements_name_neither_tensorflow_nor_all_of_mlflow(folder: Path
         assert "onnxruntime==" in text
         assert "mlflow-skinny==" in text
         assert not any(name in text for name in ("tensorflow", "keras", "pyspark", "mlflow==", "scikit"))
-    assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements(onnx=True)
+    assert (folder / "requirements.txt").read_text().splitlines()[:-1] == requirements(onnx=True)
 
 
 def test_without_an_onnx_file_all_is_as_before(tmp_path: Path) -> None:
     network, _ = hand_made(tmp_path)
     folder = model_folder(tmp_path, network, None)
-    assert (folder / "requirements.txt").read_text().split("\n")[:-1] == requirements()
+    assert (folder / "requirements.txt").read_text().splitlines()[:-1] == requirements()
     assert not list(folder.rglob("*.onnx"))
     assert json.loads((folder / "scorer" / "scorer.json").read_text())["onnx"] is None
 

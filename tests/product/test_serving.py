@@ -32,6 +32,7 @@ JSON, CSV = "application/json", "text/csv"
 class Server:
     port: int
     process: int
+    engine: str
 
     def post(self, body: Any, kind: str = JSON) -> tuple[int, Any]:
         """Ask for predictions; give the status and the answer."""
@@ -65,17 +66,28 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-@pytest.fixture(scope="module")
-def server(finished_search: FinishedSearch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["ONNX", pytest.param("TensorFlow", marks=pytest.mark.long)])
+def server(
+    request: pytest.FixtureRequest,
+    finished_search: FinishedSearch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """The champion, which carries ONNX; and the same as a model that does not."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     folder = tmp_path_factory.mktemp("server")
-    log = folder / "log"
+    log, model = folder / "log", CHAMPION
+    if request.param == "TensorFlow":
+        with tracking(finished_search.store):
+            model = mlflow.artifacts.download_artifacts(CHAMPION, dst_path=str(folder / "model"))
+        description = Path(model) / "scorer" / "scorer.json"
+        text = json.dumps(json.loads(description.read_text()) | {"onnx": None})
+        description.write_text(text)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["mlflow", "models", "serve", "-m", CHAMPION, "--env-manager", "local", "-p", str(port)],
+            ["mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)],
             cwd=folder,
             env=os.environ | {"PATH": binaries, "MLFLOW_TRACKING_URI": finished_search.store},
             stdout=out,
@@ -84,7 +96,7 @@ def server(finished_search: FinishedSearch, tmp_path_factory: pytest.TempPathFac
         )
     try:
         wait_for(port, process, log)
-        yield Server(port, process.pid)
+        yield Server(port, process.pid, request.param)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -214,7 +226,7 @@ def test_the_answers_are_those_of_the_command_line_and_of_spark(
     served = server.ask(split(*contents, top_k=3))
     for one, other in zip(served, told, strict=True):
         assert [one[name] for name in ("prediction", "error")] == [other["prediction"], other["error"]]
-        assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
         likely = [[row["label"] for row in answer["top_k"] or []] for answer in (one, other)]
         assert likely[0] == likely[1]
 
@@ -260,10 +272,10 @@ def test_no_jvm_runs_in_the_server(server: Server) -> None:
     assert not any("java" in command.split("\0")[0] for command in commands)
 
 
-def test_the_server_runs_onnx_runtime_and_starts_without_what_it_does_not_need(server: Server) -> None:
+def test_the_server_runs_one_engine_and_starts_without_what_it_does_not_need(server: Server) -> None:
     for process in server.family():
         if "uvicorn" in Path(f"/proc/{process}/cmdline").read_text():
             maps = Path(f"/proc/{process}/maps").read_text()
-            assert "onnxruntime" in maps
-            assert "tensorflow" not in maps
+            assert ("onnxruntime" in maps) == (server.engine == "ONNX")
+            assert ("tensorflow" in maps) == (server.engine == "TensorFlow")
             assert "sklearn" not in maps

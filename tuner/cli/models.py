@@ -77,20 +77,25 @@ def export(
     model: Model,
     to: Annotated[Path, typer.Option(help="The .keras or .onnx file or the folder to make.")],
     form: Annotated[
-        Literal["keras", "savedmodel", "onnx"], typer.Option("--format", help="What to write.")
+        Literal["keras", "savedmodel", "onnx", "docker"], typer.Option("--format", help="What to write.")
     ] = "keras",
     images: Annotated[
         list[Path] | None, typer.Option(help="Image files or folders to compare the export on.")
     ] = None,
 ) -> None:
-    """Write a model as one Keras or ONNX file, or as a TensorFlow SavedModel that takes image bytes."""
+    """Write a model as a Keras or ONNX file, a TensorFlow SavedModel, or what Docker makes an image of."""
     from tuner.models.loading import fetch_model, read_example
     from tuner.models.scorer import Scorer
+    from tuner.serving.container import TAG, write_container
     from tuner.serving.export import export_model
     from tuner.serving.onnx_export import export_onnx
     from tuner.serving.prediction import sample_files
 
     folder = fetch_model(model)
+    if form == "docker":  # the model itself is inside: there is nothing to compare
+        context = write_container(folder, to)
+        Screen(highlight=False).print(f"docker build --tag {TAG} {context}", soft_wrap=True)
+        return
     sample = [read_example(folder), *sample_files(images or [])]
     if form == "onnx":
         done = export_onnx(Scorer.load(folder), to, sample)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +22,18 @@ from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from ruamel.yaml import YAML
 
 from tuner.base import distribution
 from tuner.base.choices import ScoreKind
 from tuner.base.columns import CONTENT, ERROR, FEATURES, PREDICTION, TOP_K
+from tuner.base.files import file_digest
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.mllib import NaiveBayesHead
 from tuner.classifiers.heads.steps import step_and_head
 from tuner.classifiers.linear import LinearHead
 from tuner.classifiers.scikit import SklearnHead
 from tuner.models import scorer
+from tuner.models.environment import CONDA, VIRTUALENV, requirements, wheel_of, write_environment
 from tuner.models.fitted.saved import SavedStage
 from tuner.models.fitted.sklearn_model import SklearnModel, SklearnStage
 from tuner.models.fitted.steps import StepStage
@@ -46,21 +46,7 @@ from tuner.models.stages.saving import NetworkStage
 from tuner.networks.resolution import Network
 from tuner.tracking.run_log import RunLog
 
-_CONDA, _VIRTUALENV = "conda.yaml", "python_env.yaml"
 _EXAMPLE, _SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
-# What serving imports; the `spark` face needs pyspark beside them.
-_OF_TENSORFLOW = ("mlflow", "tensorflow", "keras")
-_OF_ONNX = ("mlflow-skinny", "onnxruntime")  # skinny MLflow serves; a store in a database needs all of it
-_REQUIREMENTS = (
-    "numpy",
-    "pandas",
-    "pillow",
-    "pydantic",
-    "filelock",
-    "joblib",
-    "ruamel.yaml",
-)
-_OF_SKLEARN = ("scikit-learn", "skops", "scipy")  # of models with a classifier of scikit-learn
 
 
 # Image files, as bytes or as base64. Were they said to be binary, MLflow's server would read the base64
@@ -78,24 +64,6 @@ def signature(gives: ScoreKind) -> ModelSignature:
         ),
         params=ParamSchema([ParamSpec(TOP_K, DataType.long, 0)]),
     )
-
-
-def requirements(*, sklearn: bool = False, onnx: bool = False) -> list[str]:
-    """What the model is served with, pinned.
-
-    `sklearn`: its classifier may be scikit-learn's; `onnx`: it carries its network as ONNX.
-
-    tuner itself is among them if it was installed from a URL, which then names its version; where it came
-    from a local folder, it is to be installed beside them.
-    """
-    names = (*(_OF_ONNX if onnx else _OF_TENSORFLOW), *_REQUIREMENTS, *(_OF_SKLEARN if sklearn else ()))
-    pinned = [f"{name}=={version(name)}" for name in names]
-    origin = json.loads(distribution.metadata_file("direct_url.json") or "{}")
-    url, source = origin.get("url", "file:"), origin.get("vcs_info")
-    if url.startswith("file:"):
-        return pinned
-    origin = f"{source['vcs']}+{url}@{source['commit_id']}" if source else url
-    return [*pinned, f"{distribution.NAME} @ {origin}"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +138,7 @@ def write_model_files(folder: Path, example: bytes, *, sklearn: bool = False) ->
         Whether some of their classifiers are scikit-learn's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_environment(folder, requirements(sklearn=sklearn))
+    write_environment(folder, requirements(sklearn=sklearn))
     # One image as MLflow's JSON forms of a data frame: bytes as base64.
     frame = {"columns": [CONTENT], "data": [[base64.b64encode(example).decode("ascii")]]}
     (folder / _EXAMPLE).write_text(json.dumps(frame), encoding="utf-8")
@@ -181,19 +149,6 @@ def example_of(files: Path) -> bytes:
     """The image that `write_model_files` wrote."""
     frame = json.loads((files / _EXAMPLE).read_text(encoding="utf-8"))
     return base64.b64decode(frame["data"][0][0])
-
-
-def _write_environment(folder: Path, pinned: Sequence[str]) -> None:
-    python = platform.python_version()
-    (folder / "requirements.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
-    conda = {
-        "name": "mlflow-env",
-        "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": list(pinned)}],
-    }
-    virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    YAML().dump(conda, folder / _CONDA)
-    YAML().dump(virtualenv, folder / _VIRTUALENV)
 
 
 def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Path) -> None:
@@ -226,7 +181,7 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
     if model.onnx is not None and model.uri is None:
         featurizer.carry_onnx(model.onnx)
         sklearn = isinstance(model.head, SklearnHead)
-        _write_environment(folder, requirements(sklearn=sklearn, onnx=True))
+        write_environment(folder, requirements(sklearn=sklearn, onnx=True))
     stages = (NetworkStage(featurizer), *model.stages(), PythonStage.of(names))
     write_pipeline(folder / scorer.PIPELINE_FOLDER, stages)
     onnx = featurizer.getOrDefault(featurizer.onnxDigest) if featurizer.onnx is not None else None
@@ -245,9 +200,18 @@ def save_model(path: str, mlflow_model: Model, *, model: FittedModel, files: Pat
         code=None,
         model_class="pyspark.ml.pipeline.PipelineModel",
     )
-    mlflow_model.add_flavor(FLAVOR, tuner_version=distribution.version(), format=FORMAT, data=scorer.FOLDER)
+    wheel = wheel_of(folder)
+    assert wheel is not None  # `write_model_files` wrote it
+    mlflow_model.add_flavor(
+        FLAVOR,
+        tuner_version=distribution.version(),
+        format=FORMAT,
+        data=scorer.FOLDER,
+        wheel=wheel.relative_to(folder).as_posix(),
+        wheel_sha256=file_digest(wheel),
+    )
     pyfunc.add_to_model(
-        mlflow_model, loader_module="tuner.models.scorer", conda_env=_CONDA, python_env=_VIRTUALENV
+        mlflow_model, loader_module="tuner.models.scorer", conda_env=CONDA, python_env=VIRTUALENV
     )
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 

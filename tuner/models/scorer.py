@@ -92,6 +92,11 @@ class _Description(BaseModel):
         return NetworkStore().locate(self.name, self.digest, stored, self.uri, self.file_digest)
 
 
+def networks_in(folder: Path) -> list[Path]:
+    """The files of its network that a model's folder carries; none, where MLflow has it."""
+    return list(folder.glob(_CARRIED))
+
+
 def write_scorer(
     folder: Path,
     network: Network,
@@ -191,7 +196,7 @@ class Scorer:
             The model carries no network, and it is not found elsewhere; or its ONNX file is another one.
         """
         description, head = _read(folder / FOLDER, f"The model {folder}")
-        file = description.file(list(folder.glob(_CARRIED)), keras=keras)
+        file = description.file(networks_in(folder), keras=keras)
         return cls(description.network(str(file)), head, description.labels, threads)
 
     def score(self, contents: Sequence[bytes | None]) -> tuple[np.ndarray, list[str | None]]:
@@ -369,7 +374,7 @@ class _BadRequest(MlflowException):
 def _load_pyfunc(path: str) -> Scorer:
     """Open a model folder for MLflow, ready for the first request."""
     folder = Path(path)
-    if _SERVED in os.environ and carried_files(list(folder.glob(_CARRIED)))[1] is None:
+    if _SERVED in os.environ and carried_files(networks_in(folder))[1] is None:
         # A process that does nothing else, and shall answer soon.
         with _hidden(_NEEDLESS):
             import_keras()

@@ -22,6 +22,7 @@ from tuner.networks.resolution import Network
 from tuner.serving.keras_scorer import keras_scorer
 
 Format = Literal["keras", "savedmodel"]
+_KINDS = {".keras": "A Keras", ".onnx": "An ONNX"}
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a file begins, and where its bits a channel are told
 KERAS_TOLERANCE = 1e-5  # of a score; the SavedModel decodes with TensorFlow, so its pixels differ
 _MEASURED = {"probability": "in a probability", "decision": "of the greatest decision value"}
@@ -42,6 +43,29 @@ class Export:
     difference: float
     disagreements: int
     unread: int
+
+
+def free_target(target: Path, suffix: str = "") -> Path:
+    """Give where to write an export, made absolute, in a folder that is there.
+
+    Raises
+    ------
+    ModelError
+        It exists already, does not end with the suffix, or its folder cannot be made.
+    """
+    try:
+        target = expanded(target)
+    except ValueError as error:
+        raise ModelError(f"{error}, with --to.") from None
+    if target.exists():
+        raise ModelError(f"{target} exists already: remove it, or give another --to.")
+    if suffix and target.suffix != suffix:
+        raise ModelError(f"{_KINDS[suffix]} file must be called *{suffix}, and --to is {target}.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror}: give another --to.") from error
+    return target
 
 
 def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[bytes]) -> Export:
@@ -67,18 +91,7 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
         The target exists or cannot be made, the classifier or the network's own file cannot become part of
         a Keras file, or the `.keras` file does not give the model's answers (it is removed then).
     """
-    try:
-        target = expanded(target)
-    except ValueError as error:
-        raise ModelError(f"{error}, with --to.") from None
-    if target.exists():
-        raise ModelError(f"{target} exists already: remove it, or give another --to.")
-    if form == "keras" and target.suffix != ".keras":
-        raise ModelError(f"A Keras file must be called *.keras, and --to is {target}.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror}: give another --to.") from error
+    target = free_target(target, ".keras" if form == "keras" else "")
     keras_network = keras_scorer(scorer)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         aside = Path(folder) / target.name

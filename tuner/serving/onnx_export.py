@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from tuner.base import distribution
 from tuner.base.errors import ImageError, ModelError
-from tuner.base.uris import expanded
 from tuner.classifiers.heads.layers import Activation, Layers, layers_of
 from tuner.images.decoding import MAX_PIXELS, decode_image, resize
 from tuner.images.preprocessing import MODES
@@ -23,7 +22,7 @@ from tuner.networks.exporting.stored import exported
 from tuner.networks.onnx.session import SUFFIX, open_session
 from tuner.networks.resolution import Network
 from tuner.networks.store import NetworkStore
-from tuner.serving.export import Export
+from tuner.serving.export import Export, free_target
 
 PIXELS, LABEL_INDEX = "pixels", "label_index"
 ONNX_TOLERANCE = 1e-5  # of a probability, or of the greatest decision value
@@ -53,7 +52,7 @@ def export_onnx(scorer: Scorer, target: Path, sample: Sequence[bytes]) -> Export
         The target exists or cannot be made, the classifier is none of layers, the network cannot be
         exported, or the file does not give the model's answers (it is removed then).
     """
-    target = _checked(target)
+    target = free_target(target, SUFFIX)
     layers = layers_of(scorer.head)
     if layers is None:
         raise ModelError(
@@ -74,22 +73,6 @@ def export_onnx(scorer: Scorer, target: Path, sample: Sequence[bytes]) -> Export
             )
         aside.replace(target)
     return done
-
-
-def _checked(target: Path) -> Path:
-    try:
-        target = expanded(target)
-    except ValueError as error:
-        raise ModelError(f"{error}, with --to.") from None
-    if target.exists():
-        raise ModelError(f"{target} exists already: remove it, or give another --to.")
-    if target.suffix != SUFFIX:
-        raise ModelError(f"An ONNX file must be called *{SUFFIX}, and --to is {target}.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror}: give another --to.") from error
-    return target
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def run_blocks(blocks: list[Block], folder: Path) -> Iterator[tuple[Block, str]]
                 wait_until(partial(_answers, block.port, process), 180)
                 continue
             process = _start(block, folder, subprocess.PIPE)
-            out, error = process.communicate(timeout=600)
+            stack.callback(kill_tree, process)
+            out, error = process.communicate(timeout=1200)
             assert process.returncode == 0, f"{block.text}\n{out}\n{error}"
             yield block, out
 

@@ -205,7 +205,7 @@ def test_each_block_is_run_or_says_why_not() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_the_commands_of_the_tutorial_and_of_readme_run(tmp_path: Path) -> None:
     wrote = {block.text.splitlines()[0]: out for block, out in run_blocks(RUN, tmp_path)}
     (search,) = (out for first, out in wrote.items() if first.startswith("tuner search --experiment"))

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,23 +19,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mlflow
 import pytest
 from cryptography.fernet import Fernet
 from mlflow import MlflowClient
 
-from tests.helpers.models import ODD_IMAGES, embedded, random_head
 from tests.helpers.registries import crown
 from tests.helpers.scripts import ROOT, load_script
-from tests.helpers.searches import TrackingServer, free_port, kill_tree, tracking, wait_until
-from tuner.models.flavor import FittedModel, log_model, write_model_files
+from tests.helpers.searches import TrackingServer, free_port, kill_tree, wait_until
 from tuner.registry.moves import make_challenger
 from tuner.tracking.names import PROMOTION
-from tuner.tracking.run_log import RunLog
 from tuner.tracking.store import Tracking
 
 EXAMPLE = "examples/follow_alias.py"
 SECRET = "what only the two know"
-IMAGE = ODD_IMAGES["PNG RGB"]
+IMAGE = b"the bytes of an image"
+MODEL = """
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+class Answers(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input.assign(prediction="{}", bytes=model_input["content"].map(len))[["prediction", "bytes"]]
+
+mlflow.models.set_model(Answers())
+"""
 GIVEN, TAKEN = "model_version_alias.created", "model_version_alias.deleted"
 
 
@@ -121,26 +130,27 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrackingServer]:
-    """A server with two versions of a model, which answer differently: the champion, and a challenger."""
+def registry(
+    tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TrackingServer]:
+    """A server with two versions of a model, which answer with their number: champion and challenger."""
     monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http")
     monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
     monkeypatch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", Fernet.generate_key().decode())
-    server = TrackingServer(tmp_path)
-    server.start()
-    store = Tracking(server.uri, "0")
-    client, network = store.client(), embedded(tmp_path)
+    shutil.copy(empty_database, tmp_path / "server.db")
+    store = Tracking(f"sqlite:///{tmp_path / 'server.db'}", "0")
+    client = store.client()
     client.create_registered_model("letters")
-    write_model_files(tmp_path / "files", IMAGE)
-    run = RunLog(client, client.create_run("0").info.run_id, "0")
     versions = []
-    for seed in range(2):
-        model = FittedModel(network, random_head(3, network.width, seed), {"maxIter": 1}, ["A", "B", "C"])
-        logged = log_model(run, model, name="model", files=tmp_path / "files")
-        with tracking(server.uri):  # where `models:/m-…` is looked up
-            versions.append(client.create_model_version("letters", logged.model_uri))
+    for number in ("1", "2"):
+        code, folder = tmp_path / f"model{number}.py", tmp_path / f"model{number}"
+        code.write_text(MODEL.format(number))
+        mlflow.pyfunc.save_model(str(folder), python_model=str(code), pip_requirements=[])
+        versions.append(client.create_model_version("letters", str(folder)))
     crown(store, versions[0])
     make_challenger(store, versions[1])
+    server = TrackingServer(tmp_path)
+    server.start()
     yield server
     server.stop()
 
@@ -191,14 +201,11 @@ def test_a_promotion_is_told_and_a_deployment_follows_it(
 
     try:
         wait_until(lambda: answered() == ["1"], 300)
-        before = ask(port, IMAGE)
-        assert (before["version"], before["error"]) == ("1", None)
+        assert ask(port, IMAGE) == {"version": "1", "prediction": "1", "bytes": len(IMAGE)}
 
         crown(Tracking(registry.uri, "0"), client.get_model_version("letters", "2"), why="to see it told")
         wait_until(lambda: answered() == ["1", "2"])
-        after = ask(port, IMAGE)
-        assert after["version"] == "2"
-        assert after["probability"] != before["probability"]
+        assert ask(port, IMAGE) == {"version": "2", "prediction": "2", "bytes": len(IMAGE)}
         champion, challenger = ({"name": "letters", "alias": one} for one in ("champion", "challenger"))
         wait_until(lambda: challenger in receiver.data(TAKEN))
         assert receiver.data(GIVEN) == [champion | {"version": "2"}]
@@ -207,7 +214,7 @@ def test_a_promotion_is_told_and_a_deployment_follows_it(
 
         tuner(registry, "rollback", "letters")
         wait_until(lambda: answered() == ["1", "2", "1"])
-        assert ask(port, IMAGE) == before
+        assert ask(port, IMAGE)["prediction"] == "1"
         wait_until(lambda: len(receiver.data(GIVEN)) == 2)
         assert receiver.data(GIVEN)[1] == champion | {"version": "1"}
         assert all(example.is_signed(SECRET, headers, body) for headers, body in receiver.got)

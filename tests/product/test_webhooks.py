@@ -40,7 +40,8 @@ from mlflow.pyfunc import PythonModel
 
 class Answers(PythonModel):
     def predict(self, context, model_input, params=None):
-        return model_input.assign(prediction="{}", bytes=model_input["content"].map(len))[["prediction", "bytes"]]
+        answers = model_input.assign(prediction="{}", bytes=model_input["content"].map(len))
+        return answers[["prediction", "bytes"]]
 
 mlflow.models.set_model(Answers())
 """

@@ -13,7 +13,7 @@ LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev java search test test-long test-all bench-quick check doctor ui screenshots format lock
+.PHONY: help setup setup-dev java search test test-long test-all bench-quick check docs doctor ui screenshots format lock
 
 help:  ## list the commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,10 @@ check: setup-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+docs: setup-dev  ## make the documentation's site: site/index.html
+	@$(ACTIVATE) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet $(ARGS)
+	@echo "The documentation is site/index.html; with its search: $(BIN)/python -m http.server -d site"
+
 doctor: $(VENV)/.installed  ## see whether a search would run here, and what to type if not
 	@$(ACTIVATE) python -m tuner doctor $(ARGS)
 
@@ -74,4 +78,4 @@ format: setup-dev  ## lay the code out
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock:  ## resolve the lock files (needs uv; ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) --output-file requirements.lock
-	$(LOCK) $(ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) $(ARGS) --extra dev --extra docs --constraint requirements.lock --output-file requirements-dev.lock

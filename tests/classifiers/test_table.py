@@ -2,7 +2,6 @@ import importlib
 import importlib.util
 import inspect
 import math
-from pathlib import Path
 
 import pytest
 
@@ -79,16 +78,3 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="no classifier RandomForrest: did you mean RandomForest or"):
         find_classifier("RandomForrest")
     assert PRESTEPS == ("none", "StandardScaler", "Normalizer", "PCA")
-
-
-def test_the_documentation_has_the_table_as_it_is() -> None:
-    root = Path(__file__).resolve().parents[2]
-    spec = importlib.util.spec_from_file_location("made", root / "scripts/classifier_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    text = (root / "docs/classifiers.md").read_text(encoding="utf-8").splitlines()
-    made = [*tables.classifier_rows(), *tables.spot_rows()]
-    assert len(made) == 2 * len(CLASSIFIERS)
-    assert [line for line in text if line.startswith("| `")] == made

@@ -1,6 +1,5 @@
 import copy
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from tests.helpers.json_schema import fits
-from tests.product.test_project import EXPERIMENTS, ROOT, readme_keys
+from tests.product.test_project import EXPERIMENTS, ROOT
 from tuner.base.errors import ExperimentError
 from tuner.experiment.file import experiment_of, read_experiment, read_yaml
 from tuner.experiment.json_schema import experiment_schema, meanings, schema_text, written_schema
@@ -145,16 +144,6 @@ def test_keys_that_only_a_function_knows_are_no_mistakes() -> None:
         assert not fits({"described": value}, schema)
     assert fits({"stated": True}, schema)
     assert not fits({"stated": 1}, schema)
-
-
-def test_each_key_says_what_readme_says_of_it() -> None:
-    """After a change of README's table of keys, or of a key: change tuner/experiment/keys.csv, too."""
-    assert meanings() == {".".join(key): plain(row[-1]) for key, row in readme_keys().items()}
-
-
-def plain(cell: str) -> str:
-    """A cell of a table without Markdown's signs."""
-    return re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", cell).replace("`", "")
 
 
 def test_editors_get_the_meanings_and_the_defaults() -> None:

@@ -194,7 +194,11 @@ class TrackingServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(self.listens)
+        try:
+            wait_until(self.listens, 300)
+        except BaseException:
+            self.stop()
+            raise
 
     def listens(self) -> bool:
         with socket.socket() as probe:

@@ -133,7 +133,9 @@ def test_a_parquet_elsewhere_is_recognised(spark: SparkSession, tmp_path: Path, 
 def test_a_scheme_that_spark_does_not_bring_is_named_with_what_is_missing(
     spark: SparkSession, source: str, sentence: str
 ):
-    with pytest.raises(ImageSourceError, match=rf"{sentence}.* .docs/sources.md says how.\.$") as caught:
+    with pytest.raises(
+        ImageSourceError, match=rf"{sentence}.* .docs/how-to/own-images.md says how.\.$"
+    ) as caught:
         read_images(spark, source)
     assert "\n" not in str(caught.value)
 
@@ -141,7 +143,7 @@ def test_a_scheme_that_spark_does_not_bring_is_named_with_what_is_missing(
 @pytest.mark.parametrize("name", ["nowhere", "db.nowhere", "catalogue.db.nowhere"])
 def test_a_table_that_spark_does_not_know_is_named_with_what_is_missing(spark: SparkSession, name: str):
     with pytest.raises(
-        ImageSourceError, match=r"those of a Hive metastore .*docs/sources\.md says how\)\.$"
+        ImageSourceError, match=r"those of a Hive metastore .*docs/how-to/own-images\.md says how\)\.$"
     ):
         read_images(spark, f"table:{name}")
 

@@ -1,6 +1,5 @@
 """What stands around the package: its files agree with the code and with one another."""
 
-import copy
 import json
 import os
 import re
@@ -9,37 +8,23 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from tuner.experiment.file import OVERRIDES, read_experiment
-from tuner.experiment.networks import NetworkSpec
-from tuner.experiment.schema import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [file.read_text(encoding="utf-8") for file in (ROOT / "docs").rglob("*.md")]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 ENTRY_POINTS = YAML(typ="safe").load(ROOT / "MLproject")["entry_points"]
-
-
-def table(text: str, head: str) -> list[list[str]]:
-    """The cells of the Markdown table whose first column has this head."""
-    lines = text.split(f"| {head} |", 1)[1].splitlines()[2:]
-    rows = []
-    for line in lines:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
 
 
 # Experiments
@@ -203,50 +188,8 @@ def test_all_parts_together_are_all_long_tests() -> None:
 def test_every_make_command_that_is_written_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     assert {"search", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
-    written = re.findall(r"(?:^|`)make ([a-z-]+)", CONTRIBUTING, re.MULTILINE)
+    written = re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join([CONTRIBUTING, *PAGES]), re.MULTILINE)
     assert set(written) <= targets
-
-
-def schema_keys() -> set[tuple[str, ...]]:
-    keys: set[tuple[str, ...]] = set()
-    for name, field in Experiment.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= {(name, inner) for inner in field.annotation.model_fields}
-        else:
-            keys.add((name,))
-    return keys
-
-
-def readme_keys() -> dict[tuple[str, ...], list[str]]:
-    """The rows of README's table of keys, by key: group and name."""
-    return {tuple(row[0].rstrip(" *").strip("`").split(".")): row for row in table(README, "key")}
-
-
-def test_readme_explains_every_key_of_an_experiment() -> None:
-    assert set(readme_keys()) == schema_keys()
-
-
-def test_readme_stars_the_keys_that_are_options() -> None:
-    starred = {key for key, row in readme_keys().items() if row[0].endswith("*")}
-    assert starred == set(OVERRIDES.values())
-
-
-def test_readme_states_the_defaults() -> None:
-    given: dict[str, Any] = {"name": "x", "images": "x", "search": {"backbone": "ResNet50"}}
-    stated = copy.deepcopy(given)
-    for (*groups, name), (_, default, _) in readme_keys().items():
-        if default.startswith("`"):
-            place = stated
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[name] = default.strip("`")
-    assert len(stated["search"]) > 10
-    assert Experiment.model_validate(stated) == Experiment.model_validate(given)
-
-
-def test_readme_explains_every_key_of_a_network() -> None:
-    rows = table(README, "key of a network")
-    assert {row[0].strip("`") for row in rows} == set(NetworkSpec.model_fields)
 
 
 # Dependencies
@@ -267,8 +210,9 @@ def pins(name: str) -> dict[str, Version]:
         ("requirements.lock", PYPROJECT["dependencies"]),
         ("requirements-dev.lock", PYPROJECT["dependencies"]),
         ("requirements-dev.lock", PYPROJECT["optional-dependencies"]["dev"]),
+        ("requirements-dev.lock", PYPROJECT["optional-dependencies"]["docs"]),
     ],
-    ids=["requirements", "dev-requirements", "dev-tools"],
+    ids=["requirements", "dev-requirements", "dev-tools", "docs"],
 )
 def test_a_lock_file_fits_pyproject(lock: str, stated: list[str]) -> None:
     locked = pins(lock)

@@ -63,7 +63,7 @@ class WorkerChecks:
         if missing:
             raise SessionError(
                 f"The worker {host} lacks {', '.join(missing)}: install tuner's requirements into its "
-                "Python, or ship an environment (docs/cluster.md)."
+                "Python, or ship an environment (docs/how-to/cluster.md)."
             )
 
     def _check_folders(self, host: str) -> None:
@@ -106,7 +106,7 @@ class WorkerChecks:
             ) from error
         except ImportError as error:  # pyspark's own, for grpcio and what else Connect needs
             raise SessionError(
-                f"The worker {host} lacks a package of Spark Connect: {error} (docs/cluster.md)."
+                f"The worker {host} lacks a package of Spark Connect: {error} (docs/how-to/cluster.md)."
             ) from error
 
     def _check_tracking(self, host: str) -> None:

@@ -106,10 +106,18 @@ def _any_of(schemas: list[JsonSchemaValue]) -> JsonSchemaValue:
 
 
 @lru_cache(maxsize=1)
-def meanings() -> dict[str, str]:
-    """What each key of an experiment file means, by its place: ``search.backbone``."""
+def written_meanings() -> dict[str, str]:
+    """What each key of an experiment file means, in Markdown, by its place: ``search.backbone``.
+
+    The keys of a network's description are called ``network.name`` and so on.
+    """
     text = files("tuner.experiment").joinpath("keys.csv").read_text(encoding="utf-8")
     return dict(csv.reader(text.splitlines()))
+
+
+def meanings() -> dict[str, str]:
+    """The same as plain text."""
+    return {key: meaning.replace("`", "") for key, meaning in written_meanings().items()}
 
 
 def _describe(schema: dict[str, Any]) -> None:
@@ -119,7 +127,10 @@ def _describe(schema: dict[str, Any]) -> None:
         definition.pop("description", None)
     for place, meaning in meanings().items():
         *groups, key = place.split(".")
-        fields = fields_of(schema, groups)
+        if groups == ["network"]:
+            fields = schema["$defs"]["NetworkSpec"]["properties"]
+        else:
+            fields = fields_of(schema, groups)
         if key in fields:
             fields[key]["description"] = meaning
 

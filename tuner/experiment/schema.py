@@ -74,7 +74,7 @@ class Gate(Frozen):
 
 
 class Experiment(Frozen):
-    """Everything that decides a search; README explains each key.
+    """Everything that decides a search; docs/reference/experiment.md explains each key.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ _NEEDED = {
     "wasb": "org.apache.hadoop:hadoop-azure",
     "wasbs": "org.apache.hadoop:hadoop-azure",
 }
-_DOCS = "docs/sources.md says how"
+_DOCS = "docs/how-to/own-images.md says how"
 _SCHEME = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+:/", re.IGNORECASE)
 
 

@@ -113,7 +113,9 @@ def write_import(
     digest = hashlib.sha256(f"{digest_of(sources)} {shard_bytes}".encode()).hexdigest()
     shards = deal(sources, digest, shard_bytes)
     damaged: list[str] = []
-    with writing("The folder", to, "give another --to (docs/sources.md says what filesystems need)"):
+    with writing(
+        "The folder", to, "give another --to (docs/how-to/own-images.md says what filesystems need)"
+    ):
         target = HadoopFolder(spark, to)
         missing = _missing(target, digest, shards)
         with _bar(console, missing) as done, tempfile.TemporaryDirectory() as folder:

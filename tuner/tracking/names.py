@@ -1,13 +1,16 @@
-"""The names of MLflow tags, metrics and artifacts that tuner writes, and reads back."""
+"""The names of MLflow tags, metrics and artifacts that tuner writes, and reads back.
+
+The comments, above a group and beside a name, are the documentation's reference (`scripts/reference.py`).
+"""
 
 from __future__ import annotations
 
 from urllib.parse import urlencode
 
-# Tags.
+# Tags of runs.
 KIND = "tuner.kind"  # search, spot-check, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
-BEST = "tuner.best_trial"
+BEST = "tuner.best_trial"  # of a search: the number of the trial that won
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
 EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
@@ -15,53 +18,52 @@ OWN_RUN = (
     "tuner.run_id"  # on the run of `mlflow run`, where MLflow put that into Default: the run to look at
 )
 STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes FAILED over its KILLED
-DATA_DIGEST = "tuner.data_digest"
+DATA_DIGEST = "tuner.data_digest"  # of the images used and their labels; on model versions, too
 WARNINGS = "tuner.warnings"  # of a trial: what a library warned of while it fitted
 
-# Tags of a model version: the search that made it, and its last moves (alias, from, to, at, why).
-SEARCH_RUN = "tuner.search_run_id"
-TRIAL_RUN = "tuner.trial_run_id"
-PROMOTION = "tuner.promotion"
-ROLLBACK = "tuner.rollback"
+# Tags of a model version.
+SEARCH_RUN = "tuner.search_run_id"  # the search that made it
+TRIAL_RUN = "tuner.trial_run_id"  # the trial that won
+PROMOTION = "tuner.promotion"  # the beginning of .from, .to, .at, .why, .by, .run: its last promotion
+ROLLBACK = "tuner.rollback"  # the same of its last rollback
 
-# Tags of a registered model: every move of its aliases, numbered; and who is about to make one.
-MOVE = "tuner.move"
-TURN = "tuner.turn"
+# Tags of a registered model.
+MOVE = "tuner.move"  # the beginning of .0001 and so on: each move of an alias, as JSON
+TURN = "tuner.turn"  # who is about to move an alias
 
-# Artifacts of a search.
-EXPERIMENT_FILE = "experiment.yaml"
-LABELS_FILE = "labels.json"
-SPACE_FILE = "search_space.json"
-QUARANTINE_FILE = "quarantine.csv"
+# Artifacts of a search, and of other commands.
+EXPERIMENT_FILE = "experiment.yaml"  # the experiment, with all defaults and options
+LABELS_FILE = "labels.json"  # the class name of each label index
+SPACE_FILE = "search_space.json"  # what trials are drawn from
+QUARANTINE_FILE = "quarantine.csv"  # the images left out: path, label, reason
 SPLIT_FILE = "split.parquet"  # path, label, digest and part of every image used
-LEADERBOARD_FILE = "leaderboard.json"
-SPOT_CHECK_FILE = "spot_check.json"
-SPOT_CHECK_CHARTS = "charts/spot_check.html"
-FINAL_REPORT_FILE = "final_report.json"
-NETWORKS_FOLDER = "networks"
-CHARTS_FILE = "charts/search.html"
-TEST_CHARTS_FILE = "charts/test.html"
-MODEL_CARD_FILE = "model_card.md"
-COMPARISON_FILE = "comparison/report.md"
-COMPARISON_DATA_FILE = "comparison/comparison.json"
-DISAGREEMENTS_FILE = "comparison/disagreements.json"
-PLOTLY_FILE = "charts/plotly.mjs"  # servers send .js as plain text, which browsers do not run
+LEADERBOARD_FILE = "leaderboard.json"  # all trials, the best first
+SPOT_CHECK_FILE = "spot_check.json"  # of a spot-check: the ranked table
+SPOT_CHECK_CHARTS = "charts/spot_check.html"  # the heat map of networks × classifiers
+FINAL_REPORT_FILE = "final_report.json"  # of a spot-check: accuracy by features and classifier
+NETWORKS_FOLDER = "networks"  # the files of networks that trials' models share
+CHARTS_FILE = "charts/search.html"  # the course of the search, its parameters, scores by network
+TEST_CHARTS_FILE = "charts/test.html"  # the winner on the test part: confusion matrix, ROC curves
+MODEL_CARD_FILE = "model_card.md"  # what the winner was made of, how good it is, how to call it
+COMPARISON_FILE = "comparison/report.md"  # champion and challenger, for a reader
+COMPARISON_DATA_FILE = "comparison/comparison.json"  # the same figures, for programs
+DISAGREEMENTS_FILE = "comparison/disagreements.json"  # the images that they disagree on
+PLOTLY_FILE = "charts/plotly.mjs"  # what draws the charts; not .js, which servers send as plain text
 
 # Artifacts of a trial, and of the winner on the test part.
-ERROR_FILE = "error.txt"
-CONFUSION_IMAGE = "confusion_matrix"
-CONFUSION_FILE = "confusion_matrix.json"
-CONFUSION_FIGURE = "confusion_matrix.html"
-CONFUSION_PICTURE = "confusion_matrix.png"
-REPORT_FILE = "classification_report.json"
-PREDICTIONS_FILE = "predictions.json"
-PREDICTIONS_TABLE = "predictions.parquet"  # of many images
-MODEL = "model"
+ERROR_FILE = "error.txt"  # why a run failed
+CONFUSION_IMAGE = "confusion_matrix"  # an image of the run, which the compare page lays side by side
+CONFUSION_FILE = "confusion_matrix.json"  # of more than 60 classes, the cells that are not 0
+CONFUSION_FIGURE = "confusion_matrix.html"  # of up to 60 classes
+CONFUSION_PICTURE = "confusion_matrix.png"  # the same, drawn
+REPORT_FILE = "classification_report.json"  # precision, recall, f1-score and support of each class
+PREDICTIONS_FILE = "predictions.json"  # each image's class, prediction and probability
+PREDICTIONS_TABLE = "predictions.parquet"  # the same, of more than 10,000 images
+MODEL = "model"  # the pipeline, from image bytes to class name
 
-HISTORY = "objectiveHistory"  # a trial's stepped metric
-SOLVER_DIFFERENCE = (
-    "solver_difference"  # of a search: how far the worker's fit of the winner is from MLlib's
-)
+# Metrics.
+HISTORY = "objectiveHistory"  # of a trial: the objective at each step of the fit
+SOLVER_DIFFERENCE = "solver_difference"  # of a search: how far the winner's two fits are apart
 ONNX_OTHER_CLASSES = "onnx_other_classes"  # of a search: images that get another class than by TensorFlow
 
 

@@ -1,4 +1,4 @@
-"""Which networks of the table export to ONNX, and how far their features then differ: of docs/how-to/deploy.md.
+"""Which networks of the table export to ONNX, and how far features then differ: for docs/how-to/deploy.md.
 
 python scripts/onnx_table.py MobileNet VGG16      (none named: all; without weights here: random ones)
 """

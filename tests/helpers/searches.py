@@ -190,6 +190,8 @@ class TrackingServer:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command, *store, *artifacts],
             cwd=self.folder,
+            # Else it starts eight processes for jobs of GenAI, which nobody here gives it.
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

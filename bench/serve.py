@@ -47,6 +47,7 @@ def copy_for(peer: str, folder: Path, target: Path) -> Path:
     elif peer == "TensorFlow":
         file = target / "scorer" / "scorer.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"onnx": None}))
+        next(target.rglob("*.onnx")).unlink()
     return target
 
 

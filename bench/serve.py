@@ -43,10 +43,14 @@ def copy_for(peer: str, folder: Path, target: Path) -> Path:
         file = target / "MLmodel"
         described = YAML().load(file)
         described["flavors"]["python_function"].update(loader_module="mlflow.spark", data="sparkml")
+        # The pipeline takes bytes: said to be binary, the column is decoded by MLflow.
+        taken = described["signature"]["inputs"].replace('"type": "string"', '"type": "binary"')
+        described["signature"]["inputs"] = taken
         YAML().dump(described, file)
     elif peer == "TensorFlow":
         file = target / "scorer" / "scorer.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"onnx": None}))
+        next(target.rglob("*.onnx")).unlink()
     return target
 
 

@@ -85,6 +85,7 @@ def server(
         description = Path(model) / "scorer" / "scorer.json"
         text = json.dumps(json.loads(description.read_text()) | {"onnx": None})
         description.write_text(text)
+        next(Path(model).rglob("*.onnx")).unlink()
     with log.open("wb") as out:
         process = subprocess.Popen(
             ["mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)],

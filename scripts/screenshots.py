@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ PICTURES = ROOT / "docs" / "img"
 _COLOURS = 96  # of a picture: it is of text and lines
 _TUNER = (sys.executable, "-m", "tuner")
 _NAMED = {"brown": "#e0af68", "green": "#9ece6a", "magenta": "#bb9af7", "cyan": "#7dcfff", "red": "#f7768e"}
+_TRAINING = "workflowType=machine_learning"
 _DRAWN_MS = 2500  # until a page that is there has drawn itself
 
 
@@ -80,8 +82,9 @@ def _css(colour: str) -> str:
 
 def search_in_a_terminal(page: Page, folder: Path) -> None:
     """Search the digits, and take pictures amid the trials and at the end."""
-    command = [*_TUNER, "search", "--max_evals", "40"]
-    with Terminal(command, folder, columns=108, lines=34) as terminal:
+    shutil.copy(ROOT / "experiments" / "digits.yaml", folder)
+    command = [*_TUNER, "search", "--experiment", "digits.yaml", "--max_evals", "40"]
+    with Terminal(command, folder, columns=120, lines=34) as terminal:
         terminal.wait_for(
             lambda text: (found := re.search(r"(\d+)/40 trials", text)) and int(found[1]) > 12
         )
@@ -133,11 +136,12 @@ def mlflow_pages(page: Page, folder: Path) -> None:
         page.wait_for_timeout(_DRAWN_MS)
         keep("mlflow-runs", page.screenshot())
         server = f"http://{urlsplit(link).netloc}"
-        page.goto(f"{server}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([experiment]))}")
+        compared = f"runs={runs}&experiments={quote(json.dumps([experiment]))}&{_TRAINING}"
+        page.goto(f"{server}/#/compare-runs?{compared}")
         page.locator(".parcoords").first.wait_for()
         page.wait_for_timeout(_DRAWN_MS)
         keep("mlflow-compare", page.screenshot())
-        page.goto(f"{server}/#/models/digits/versions/1")
+        page.goto(f"{server}/#/models/digits/versions/1?{_TRAINING}")
         page.get_by_text("An image classifier of").wait_for()
         page.wait_for_timeout(_DRAWN_MS)
         keep("mlflow-model", page.screenshot())
@@ -147,7 +151,7 @@ def main() -> None:
     """Make them all."""
     PICTURES.mkdir(exist_ok=True)
     os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    with tempfile.TemporaryDirectory() as folder, browsing(width=1400, height=820) as seen:
+    with tempfile.TemporaryDirectory() as folder, browsing(width=1500, height=820) as seen:
         search_in_a_terminal(seen.page, Path(folder))
         mlflow_pages(seen.page, Path(folder))
         notebook(seen.page, Path(folder))

@@ -18,7 +18,7 @@ from tests.helpers.searches import free_port, kill_tree, wait_until
 pytest.importorskip("playwright", reason="the tools of development are not installed")
 from tests.helpers.browser import Watched, browsing
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def shown(finished_search: FinishedSearch, tmp_path_factory: pytest.TempPathFact
             start_new_session=True,
         )
         try:
-            wait_until(lambda: "startup complete" in written.read_text(), 300)
+            wait_until(lambda: "startup complete" in written.read_text(), 500)
             (link,) = re.findall(r"^The runs, best first: (http\S+)$", written.read_text(), re.MULTILINE)
             yield Shown(finished_search, link)
         finally:
@@ -94,6 +94,9 @@ def test_the_compare_page_draws(shown: Shown, seen: Watched) -> None:
     axes = seen.page.locator(".axis-title").all_text_contents()
     assert {"backbone", "accuracy"} <= {axis.strip() for axis in axes}
     seen.page.get_by_role("tab", name="Box Plot").click()
+    for name in ("backbone", "accuracy"):
+        seen.page.get_by_text("Select parameter or metric").first.click()
+        seen.page.get_by_role("option", name=name, exact=True).click()
     seen.page.locator(".boxlayer .trace").first.wait_for()
 
 

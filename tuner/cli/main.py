@@ -181,6 +181,7 @@ def ui(port: Annotated[int, typer.Option(help="Where this machine serves it.")] 
     if not store.uri.startswith("http"):
         serve = ["-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
         serve += ["--workers", "1"]  # one person looks, and each process takes seconds to start
+        os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight more, for GenAI
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *serve])
 

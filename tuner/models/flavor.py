@@ -39,7 +39,7 @@ from tuner.models.fitted.sklearn_model import SklearnModel, SklearnStage
 from tuner.models.fitted.steps import StepStage
 from tuner.models.format import FORMAT
 from tuner.models.loading import FLAVOR
-from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, write_pipeline
+from tuner.models.mllib.files import LogisticRegressionStage, PythonStage, Stage, write_pipeline
 from tuner.models.pipeline import score_column, stages_of
 from tuner.models.scorer import write_scorer
 from tuner.models.stages.saving import NetworkStage

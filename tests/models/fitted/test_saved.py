@@ -21,7 +21,7 @@ from tuner.models.class_names import ClassNames
 from tuner.models.fitted.estimators import estimator, fit_estimator, save_fitted, step_and_model
 from tuner.models.fitted.saved import SavedStage, _matrix, _vector, read_saved
 from tuner.models.fitted.steps import StepStage
-from tuner.models.mllib_files import PythonStage, Stage, write_pipeline
+from tuner.models.mllib.files import PythonStage, Stage, write_pipeline
 from tuner.models.pipeline import score_column
 
 CLASSES, WIDTH = 3, 5

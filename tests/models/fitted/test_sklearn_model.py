@@ -13,7 +13,7 @@ from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.scikit import SklearnHead, fit_sklearn
 from tuner.models.class_names import ClassNames
 from tuner.models.fitted.sklearn_model import SklearnModel, SklearnStage
-from tuner.models.mllib_files import PythonStage, write_pipeline
+from tuner.models.mllib.files import PythonStage, write_pipeline
 
 LABEL = np.arange(30) % 3
 FEATURES = (np.random.default_rng(0).normal(size=(30, 6)) + 2 * np.eye(3, 6)[LABEL]).astype(np.float32)

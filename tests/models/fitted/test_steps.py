@@ -18,7 +18,7 @@ from tuner.classifiers.rows.row import NONE, PRESTEPS
 from tuner.classifiers.table import DEFAULT
 from tuner.models.fitted.estimators import fit_estimator, step_and_model
 from tuner.models.fitted.steps import StepStage, step_of
-from tuner.models.mllib_files import write_pipeline
+from tuner.models.mllib.files import write_pipeline
 from tuner.models.pipeline import head_of
 from tuner.trials.fits import class_weights
 

@@ -22,7 +22,7 @@ from tuner.base.errors import ModelError
 from tuner.base.uris import hadoop_path
 from tuner.classifiers.scikit import SklearnHead
 from tuner.models.format import FORMAT, FORMAT_KEY, check_format
-from tuner.models.mllib_files import PythonStage
+from tuner.models.mllib.files import PythonStage
 
 _FOLDER = "sklearn"  # inside a saved model: the classifier
 

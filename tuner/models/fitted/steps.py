@@ -16,8 +16,8 @@ from tuner.base.columns import FEATURES, STEPPED
 from tuner.classifiers.heads.steps import Step
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.rows.row import NORMALIZER, PCA, STANDARD_SCALER
-from tuner.models.mllib_files import PythonStage, new_uid
-from tuner.models.mllib_numbers import MATRIX, VECTOR, dense_matrix, dense_vector, write_numbers
+from tuner.models.mllib.files import PythonStage, new_uid
+from tuner.models.mllib.numbers import MATRIX, VECTOR, dense_matrix, dense_vector, write_numbers
 
 _COLUMNS = {"inputCol": FEATURES, "outputCol": STEPPED}
 _MODELS = {STANDARD_SCALER: "StandardScalerModel", NORMALIZER: "Normalizer", PCA: "PCAModel"}

@@ -12,7 +12,7 @@ from pyspark.ml.util import DefaultParamsReader, MLReader, MLWriter
 from tuner.base.errors import NetworkError
 from tuner.base.uris import hadoop_path
 from tuner.models.format import FORMAT, FORMAT_KEY, check_format
-from tuner.models.mllib_files import PythonStage
+from tuner.models.mllib.files import PythonStage
 from tuner.networks.onnx.session import SUFFIX, carried_files
 
 if TYPE_CHECKING:

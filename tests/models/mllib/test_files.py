@@ -33,7 +33,7 @@ from tests.product.test_project import PYPROJECT, ROOT
 from tuner.models.class_names import ClassNames
 from tuner.models.featurizer import DeepImageFeaturizer
 from tuner.models.format import FORMAT
-from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, Stage, new_uid, write_pipeline
+from tuner.models.mllib.files import LogisticRegressionStage, PythonStage, Stage, new_uid, write_pipeline
 from tuner.models.stages.saving import NetworkStage
 from tuner.networks.resolution import Network
 
@@ -326,7 +326,7 @@ sys.meta_path.insert(0, Blocked())
 from pathlib import Path
 import numpy as np
 from tuner.models.format import FORMAT
-from tuner.models.mllib_files import LogisticRegressionStage, PythonStage, write_pipeline
+from tuner.models.mllib.files import LogisticRegressionStage, PythonStage, write_pipeline
 
 model = LogisticRegressionStage(np.eye(3), np.zeros(3), 3, True, {"regParam": 0.5})
 write_pipeline(Path(sys.argv[1]), [model, PythonStage("tuner.Stage", "Stage_1", {})])

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from tuner.models.mllib_numbers import (
+from tuner.models.mllib.numbers import (
     MATRIX,
     VECTOR,
     matrix,

@@ -1,0 +1,1 @@
+"""The files of MLlib's saved models, written without a session."""

@@ -32,7 +32,8 @@ class Watched:
         page.route("**/*", self._only_here)
 
     def _only_here(self, route: Route) -> None:
-        if urlsplit(route.request.url).hostname == "127.0.0.1":
+        place = urlsplit(route.request.url)
+        if place.hostname == "127.0.0.1" or place.scheme == "file":
             route.continue_()
         else:
             self.elsewhere.append(route.request.url)

@@ -39,7 +39,6 @@ def test_it_calls_what_there_is() -> None:
     assert {"search", "load", "spot_check", "features"} <= called
 
 
-@pytest.mark.long
 def test_it_runs_from_top_to_bottom_and_shows_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

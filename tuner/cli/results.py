@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tuner.experiment.fields import CHALLENGER
-
 if TYPE_CHECKING:
     from tuner.api.results import SearchResult
     from tuner.evaluation.metrics import Evaluation
@@ -52,6 +50,8 @@ def _how_sure(test: Evaluation) -> str:
 
 def _next(result: SearchResult) -> list[str]:
     """Commands that go on from here."""
+    from tuner.experiment.fields import CHALLENGER  # pydantic, which --help has no need of
+
     version = result.best.version
     commands = [f"tuner predict {shlex.quote(version.uri)} FOLDER"]
     if version.alias == CHALLENGER:

@@ -70,14 +70,7 @@ def _cell(letter: str, colour: str, *, bold: bool) -> str:
 
 def _css(colour: str) -> str:
     """A colour of a terminal as CSS has it: pyte gives names, or six digits of its 256."""
-    named = {
-        "brown": "#e0af68",
-        "green": "#9ece6a",
-        "magenta": "#bb9af7",
-        "cyan": "#7dcfff",
-        "red": "#f7768e",
-    }
-    return f"#{colour}" if re.fullmatch("[0-9a-f]{6}", colour) else named.get(colour, colour)
+    return f"#{colour}" if re.fullmatch("[0-9a-f]{6}", colour) else _NAMED.get(colour, colour)
 
 
 def search_in_a_terminal(page: Page, folder: Path) -> None:

@@ -24,15 +24,8 @@ OneImage = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image
 """A path, the bytes of a file, a PIL image, or an array of pixels."""
 Images = OneImage | Sequence[OneImage]
 
-_PNG_MODES = (
-    "1",
-    "L",
-    "LA",
-    "P",
-    "RGB",
-    "RGBA",
-    "I;16",
-)  # the others go into a TIFF, with all of their values
+# The others go into a TIFF, with all of their values.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Model:

@@ -193,15 +193,27 @@ def compare_with_champion(
     if str(champion.version) == str(challenger.version):
         raise _is_champion(challenger, settings.registry.alias)
     with ExitStack() as stack:
-        compared = compare_versions(
-            _when_needed(stack, images, master),
-            store,
-            champion,
-            challenger,
-            settings.gate_metric,
-            images=images,
-            caches=_caches(store, champion, challenger),
-        )
+        return _decided(_when_needed(stack, images, master), store, champion, challenger, settings, images)
+
+
+def _decided(
+    session: Sessions,
+    store: Tracking,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    settings: Experiment,
+    images: str | None,
+) -> tuple[VersionComparison, Decision]:
+    """Compare two versions, and ask the gate."""
+    compared = compare_versions(
+        session,
+        store,
+        champion,
+        challenger,
+        settings.gate_metric,
+        images=images,
+        caches=_caches(store, champion, challenger),
+    )
     return compared, decide(settings.gate, compared.comparison)
 
 
@@ -276,16 +288,7 @@ def promote_version(
                 runs.append(stack.enter_context(parent_run(open_tracking("promote"), title, "promote")))
             compared, decision = None, None
             try:
-                compared = compare_versions(
-                    session,
-                    store,
-                    champion,
-                    challenger,
-                    settings.gate_metric,
-                    images=images,
-                    caches=_caches(store, champion, challenger),
-                )
-                decision = decide(settings.gate, compared.comparison)
+                compared, decision = _decided(session, store, champion, challenger, settings, images)
                 _log(runs[0], compared, decision)
                 said = str(decision)
             except InvalidInput as error:

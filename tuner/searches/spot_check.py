@@ -235,9 +235,7 @@ def _starts(search: SearchSettings, best: pd.DataFrame) -> Iterator[dict[str, An
         values = {**tried, PRESTEP: NONE}  # as it was tried; the search may have other steps, too
         try:
             choices[name].check_point(values)
-        except (
-            ValueError
-        ):  # a value is left to the library, whose own is none of a space: trees of any depth
+        except ValueError:  # the library's own value is in no space: trees of any depth
             continue
         yield {"backbone": str(backbone), "classifier": name, **values}
 

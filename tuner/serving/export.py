@@ -99,7 +99,9 @@ def export_model(scorer: Scorer, target: Path, form: Format, sample: Sequence[by
             keras_network.save(aside)
         else:
             _save_with_decoder(keras_network, scorer.network, aside)
-        done = _compare(scorer, _loaded(aside, form, scorer), sample, target)
+        import tensorflow as tf  # which does not read all formats
+
+        done = compare_answers(scorer, _loaded(aside, form, scorer), sample, target, tf.errors.OpError)
         if form == "keras" and done.difference > KERAS_TOLERANCE:
             raise ModelError(
                 f"The Keras file differs from the model by {done.difference:.2g} {_MEASURED[done.gives]}, "
@@ -191,14 +193,29 @@ def _loaded(path: Path, form: Format, scorer: Scorer) -> Callable[[bytes], tuple
     return answer
 
 
-def _compare(
+def compare_answers(
     scorer: Scorer,
     exported: Callable[[bytes], tuple[str, np.ndarray]],
     sample: Sequence[bytes],
     path: Path,
+    *unreadable: type[Exception],
 ) -> Export:
-    import tensorflow as tf
+    """Compare what was exported with the model.
 
+    Parameters
+    ----------
+    scorer
+        The model.
+    exported
+        One image file → the class name, and the scores of shape (k,).
+    sample
+        Image files to compare on.
+    path
+        Where the export will be.
+    unreadable
+        What `exported` raises, beside `ImageError`, of a file that it does not read.
+    """
+    not_read: tuple[type[Exception], ...] = (ImageError, *unreadable)
     expected, reasons = scorer.score(sample)
     size = _size(scorer, expected)
     difference, disagreements, compared = 0.0, 0, 0
@@ -207,7 +224,7 @@ def _compare(
             continue
         try:
             name, scores = exported(content)
-        except (ImageError, tf.errors.OpError):  # a format that TensorFlow does not read
+        except not_read:
             continue
         compared += 1
         difference = max(difference, float(np.abs(scores - row).max()) / size)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.base import distribution
-from tuner.base.errors import ImageError, ModelError
+from tuner.base.errors import ModelError
 from tuner.classifiers.heads.layers import Activation, Layers, layers_of
 from tuner.images.decoding import MAX_PIXELS, decode_image, resize
 from tuner.images.preprocessing import MODES
@@ -22,7 +22,7 @@ from tuner.networks.exporting.stored import exported
 from tuner.networks.onnx.session import SUFFIX, open_session
 from tuner.networks.resolution import Network
 from tuner.networks.store import NetworkStore
-from tuner.serving.export import Export, free_target
+from tuner.serving.export import Export, compare_answers, free_target
 
 PIXELS, LABEL_INDEX = "pixels", "label_index"
 ONNX_TOLERANCE = 1e-5  # of a probability, or of the greatest decision value
@@ -65,7 +65,7 @@ def export_onnx(scorer: Scorer, target: Path, sample: Sequence[bytes]) -> Export
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         aside = Path(folder) / target.name
         aside.write_bytes(model.SerializeToString())
-        done = _compare(scorer, aside, sample, target)
+        done = compare_answers(scorer, _opened(aside, scorer), sample, target)
         if not done.difference <= ONNX_TOLERANCE:
             raise ModelError(
                 f"The ONNX file differs from the model by {done.difference:.2g}, more than "
@@ -198,35 +198,14 @@ class _Graph:
         self.add("Identity", [values], output)
 
 
-def _compare(scorer: Scorer, file: Path, sample: Sequence[bytes], target: Path) -> Export:
-    run = _opened(file, scorer)
-    expected, reasons = scorer.score(sample)
-    decisive = scorer.head.gives == "decision"
-    known = np.abs(expected[np.isfinite(expected) & (np.abs(expected) < 1e300)])
-    size = float(known.max(initial=0.0)) or 1.0 if decisive else 1.0
-    difference, disagreements, compared = 0.0, 0, 0
-    for content, row, reason in zip(sample, expected, reasons, strict=True):
-        if reason is not None:
-            continue
-        try:
-            scores, index = run(content)
-        except ImageError:
-            continue
-        compared += 1
-        difference = max(difference, float(np.abs(scores - row).max()) / size)
-        disagreements += index != int(row.argmax())
-    unread = len(sample) - compared
-    return Export(target, scorer.head.gives, compared, difference, disagreements, unread)
-
-
-def _opened(file: Path, scorer: Scorer) -> Callable[[bytes], tuple[np.ndarray, int]]:
-    """Open what was written, as its user would: one image file → scores and the class's index."""
+def _opened(file: Path, scorer: Scorer) -> Callable[[bytes], tuple[str, np.ndarray]]:
+    """Open what was written, as its user would: one image file → the class name and the scores."""
     session = open_session(file, threads=1)
 
-    def run(content: bytes) -> tuple[np.ndarray, int]:
+    def run(content: bytes) -> tuple[str, np.ndarray]:
         decoded = decode_image(content, MAX_PIXELS, scorer.network.decoding)
         pixels = resize(decoded, scorer.network.input_size)[None]
         scores, index = session.run([scorer.score_column, LABEL_INDEX], {PIXELS: pixels})
-        return scores[0], int(index[0])
+        return scorer.labels[int(index[0])], scores[0]
 
     return run

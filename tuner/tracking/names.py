@@ -66,7 +66,7 @@ MODEL = "model"  # the pipeline, from image bytes to class name
 
 # Metrics.
 HISTORY = "objectiveHistory"  # of a trial: the objective at each step of the fit
-PROGRESSIVE = "progressive_accuracy"  # of `tuner learn`: of images before they were learned, by their number
+PROGRESSIVE = "progressive_accuracy"  # of `tuner learn`: of images before they were learned, by number
 SOLVER_DIFFERENCE = "solver_difference"  # of a search: how far the winner's two fits are apart
 ONNX_OTHER_CLASSES = "onnx_other_classes"  # of a search: images that get another class than by TensorFlow
 

@@ -19,7 +19,7 @@ import tuner
 from tuner.classifiers.rows.row import Classifier
 from tuner.classifiers.table import CLASSIFIERS, SPOTS
 from tuner.cli.main import commands
-from tuner.experiment.file import OVERRIDES
+from tuner.experiment.file import LEARN_OVERRIDES, OVERRIDES
 from tuner.experiment.json_schema import experiment_schema, written_meanings
 from tuner.networks.table import NETWORKS, Architecture
 from tuner.tracking import names
@@ -96,7 +96,7 @@ def _default(param: Any) -> list[str]:
 
 def experiment_keys() -> str:
     """The keys of an experiment file; those of a network have a table of their own."""
-    starred = {".".join(place) for place in OVERRIDES.values()}
+    starred = {".".join(place) for place in (*OVERRIDES.values(), *LEARN_OVERRIDES.values())}
     rows = [
         (f"`{key}`" + (" *" if key in starred else ""), _stated(key), _linked(meaning))
         for key, meaning in written_meanings().items()
@@ -167,10 +167,17 @@ def _weights(row: Architecture) -> str:
 def classifiers() -> str:
     """A line for each classifier."""
     rows = (
-        (f"`{row.name}`", _parameters(row), " or ".join(row.fits), _GIVES[row.gives])
+        (
+            f"`{row.name}`",
+            _parameters(row),
+            " or ".join(row.fits) or "–",
+            "yes" if row.incremental else "",
+            _GIVES[row.gives],
+        )
         for row in CLASSIFIERS.values()
     )
-    return _table(("classifier", "parameters, as they are searched", "fits", "gives"), rows)
+    head = ("classifier", "parameters, as they are searched", "fits", "learns a batch at a time", "gives")
+    return _table(head, rows)
 
 
 def _parameters(row: Classifier) -> str:
@@ -181,7 +188,7 @@ def _parameters(row: Classifier) -> str:
 def spot_check() -> str:
     """A line for what a spot-check tries; those of a row with many are one line."""
     rows = []
-    for row in CLASSIFIERS.values():
+    for row in (row for row in CLASSIFIERS.values() if row.spots):
         spots = [spot for spot in row.spots if SPOTS[spot][0] == row.name]
         given = [", ".join(f"{name} {value}" for name, value in one.items()) for one in row.spots.values()]
         several = len(spots) > 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.api.feature_arrays import Features, features
+    from tuner.api.learning import LearnResult, learn
     from tuner.api.models import Model, load
     from tuner.api.promotion import ModelComparison, compare, promote
     from tuner.api.results import SearchResult
@@ -33,6 +34,7 @@ _MODULES = {
     "Features": "tuner.api.feature_arrays",
     "Import": "tuner.imports.importing",
     "InvalidInput": "tuner.base.errors",
+    "LearnResult": "tuner.api.learning",
     "Model": "tuner.api.models",
     "ModelComparison": "tuner.api.promotion",
     "ModelEvaluation": "tuner.serving.batch_evaluation",
@@ -46,6 +48,7 @@ _MODULES = {
     "evaluate_model": "tuner.serving.batch_evaluation",
     "features": "tuner.api.feature_arrays",
     "import_images": "tuner.imports.importing",
+    "learn": "tuner.api.learning",
     "load": "tuner.api.models",
     "promote": "tuner.api.promotion",
     "readImages": "tuner.sparkdl.images",
@@ -64,6 +67,7 @@ __all__ = [
     "Features",
     "Import",
     "InvalidInput",
+    "LearnResult",
     "Model",
     "ModelComparison",
     "ModelEvaluation",
@@ -77,6 +81,7 @@ __all__ = [
     "evaluate_model",
     "features",
     "import_images",
+    "learn",
     "load",
     "promote",
     "readImages",

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "--help": set(),
     "--version": set(),
     "search --help": OPTIONS,
+    "learn --help": OPTIONS,
     "registry --help": OPTIONS,
     "new --example": OPTIONS,
     "search --experiment none.yaml": EXPERIMENT,

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
 
-from tuner.experiment.file import OVERRIDES, read_experiment
+from tuner.experiment.file import LEARN_OVERRIDES, OVERRIDES, read_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,6 +58,10 @@ def test_the_search_takes_the_experiment_and_every_override() -> None:
     parameters = ENTRY_POINTS["main"]["parameters"]
     assert set(parameters) == {"experiment", "resume", *OVERRIDES}
     assert set(ENTRY_POINTS["features"]["parameters"]) - {"export"} < set(parameters)
+
+
+def test_learning_takes_the_experiment_and_every_override_of_its_own() -> None:
+    assert set(ENTRY_POINTS["learn"]["parameters"]) == {"experiment", "resume", *LEARN_OVERRIDES}
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)

@@ -11,7 +11,7 @@ from typing import Any
 from tuner.base.errors import ExperimentError
 from tuner.base.uris import local_path
 from tuner.classifiers.space import shown
-from tuner.experiment.file import experiment_of, read_yaml
+from tuner.experiment.file import LEARN_OVERRIDES, OVERRIDES, experiment_of, read_yaml
 from tuner.experiment.schema import Experiment
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Experiment
@@ -48,13 +48,29 @@ def given_experiment(source: Source, *, name: str | None = None, **overrides: ob
     ImageSourceError
         The folder has no images that a search can be made of.
     """
+    return _given(source, name, overrides, OVERRIDES)
+
+
+def given_learning(source: Source, *, name: str | None = None, **overrides: object) -> Experiment:
+    """Make an experiment to learn from; as `given_experiment`, with the keys of `LEARN_OVERRIDES`."""
+    return _given(source, name, overrides, LEARN_OVERRIDES)
+
+
+def _given(
+    source: Source,
+    name: str | None,
+    overrides: Mapping[str, object],
+    places: Mapping[str, tuple[str, ...]],
+) -> Experiment:
     values = {key: _plain(key, value) for key, value in overrides.items() if value is not None}
     if isinstance(source, Experiment) and name is None and not values:
         return source
     data, where = _data(source, fits="backbone" not in values)
     if name is not None:
         data["name"] = name
-    return experiment_of(data, where, values)
+    if data.get("search") == {} and places is LEARN_OVERRIDES:  # of images alone: nothing is searched
+        del data["search"]
+    return experiment_of(data, where, values, places)
 
 
 def _data(source: Source, *, fits: bool) -> tuple[dict[str, Any], str]:

@@ -103,7 +103,7 @@ class SearchResult:
     def model(self) -> Model:
         """The winner, loaded without Spark."""
         version = self.best.version
-        return _open(f"models:/{version.name}/{version.version}", self.tracking)
+        return open_model(f"models:/{version.name}/{version.version}", self.tracking)
 
     def plot_history(self) -> Any:
         """Draw each trial's score by its number, and the best so far: a plotly figure."""
@@ -185,7 +185,8 @@ class SearchResult:
 
 
 @as_it_was()
-def _open(uri: str, tracking: Tracking) -> Model:
+def open_model(uri: str, tracking: Tracking) -> Model:
+    """Load a model of this store without Spark."""
     from tuner.api.models import Model
 
     tracking.make_current()

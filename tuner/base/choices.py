@@ -13,6 +13,7 @@ Transparent = Literal["white", "black"]  # what transparent pictures are laid on
 Metric = Literal["accuracy", "f1", "weightedPrecision", "weightedRecall", "logLoss", "roc_auc"]
 ClassWeight = Literal["none", "balanced"]
 WhereToFit = Literal["auto", "worker", "spark"]
+LearnStep = Literal["batch", "row"]  # what a step of the gradient is made for
 ScoreKind = Literal["probability", "decision"]  # what a classifier gives each class of an image
 
 

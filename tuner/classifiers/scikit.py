@@ -17,14 +17,15 @@ from tuner.base.wording import first_line
 from tuner.classifiers.parameters import TrialParams
 from tuner.classifiers.rows.row import NONE, NORMALIZER, PCA, PRESTEP, STANDARD_SCALER, Classifier
 
-# Beside what skops itself takes: scikit-learn's own compiled classes, of trees and of neighbours. They hold
-# numbers, and nothing of them is run when they are read.
+# Beside what skops itself takes: scikit-learn's own classes, of trees, neighbours and an optimizer. They
+# hold numbers, and nothing of them is run when they are read.
 TRUSTED: frozenset[str] = frozenset(
     {
         "sklearn.tree._tree.Tree",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.neighbors._kd_tree.KDTree",
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     }
 )
 LEAST_SCORE = float(-np.finfo(np.float64).max)  # the decision value of a class that was not there to fit on
@@ -124,7 +125,6 @@ class SklearnFit:
 def make_pipeline(params: TrialParams, seed: int) -> Any:
     """Make the `sklearn.pipeline.Pipeline` of a trial, which is not fitted yet."""
     from sklearn import decomposition
-    from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import Normalizer, StandardScaler
 
     step = {
@@ -133,10 +133,18 @@ def make_pipeline(params: TrialParams, seed: int) -> Any:
         NORMALIZER: Normalizer,
         PCA: lambda: decomposition.PCA(params.components or None, random_state=seed),
     }[params.prestep]()
-    return Pipeline([(PRESTEP, step), (_STEP, _classifier(params.row, params.own, seed))])
+    return joined(step, make_classifier(params.row, params.own, seed))
 
 
-def _classifier(row: Classifier, values: Mapping[str, Any], seed: int) -> Any:
+def joined(before: Any, classifier: Any) -> Any:
+    """A step, or "passthrough", and a classifier as a head has them."""
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([(PRESTEP, before), (_STEP, classifier)])
+
+
+def make_classifier(row: Classifier, values: Mapping[str, Any], seed: int) -> Any:
+    """Make a classifier of scikit-learn, which is not fitted yet."""
     module, _, name = row.implementation.rpartition(".")
     made = getattr(importlib.import_module(f"sklearn.{module}"), name)
     chance = {"random_state": seed} if row.seeded else {}

@@ -52,10 +52,10 @@ def completing(name: str) -> Callable[[str], list[str]]:
 
 def _values(name: str) -> Iterator[str]:
     """What the schema says that a key is one of."""
-    from tuner.experiment.file import OVERRIDES
+    from tuner.experiment.file import LEARN_OVERRIDES, OVERRIDES
     from tuner.experiment.json_schema import experiment_schema, fields_of
 
-    *groups, key = OVERRIDES[name]
+    *groups, key = {**LEARN_OVERRIDES, **OVERRIDES}[name]
     field = fields_of(experiment_schema(), groups)[key]
     for option in field.get("anyOf", [field]):
         yield from map(str, option.get("enum", ()))

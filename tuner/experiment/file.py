@@ -45,13 +45,23 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
         )
     },
 }
+# Those of `tuner learn`.
+LEARN_OVERRIDES: Mapping[str, tuple[str, ...]] = {
+    **{name: OVERRIDES[name] for name in ("images", "cache", "precision", "validation")},
+    **{
+        name: ("learn", name)
+        for name in ("backbone", "classifier", "batch", "epochs", "step", "seed", "metric")
+    },
+}
 
 
-def _override(data: dict[str, Any], overrides: Mapping[str, object]) -> None:
+def _override(
+    data: dict[str, Any], overrides: Mapping[str, object], places: Mapping[str, tuple[str, ...]]
+) -> None:
     for option, value in overrides.items():
         if value is None or (isinstance(value, str) and not value):  # empty means: as in the file
             continue
-        *groups, key = OVERRIDES[option]
+        *groups, key = places[option]
         place = data
         for group in groups:
             place = place.setdefault(group, {})
@@ -67,7 +77,7 @@ def _keep_described(given: object, listed: object) -> object:
 
     described = {
         item["name"]: item
-        for item in (listed if isinstance(listed, list) else [])
+        for item in (listed if isinstance(listed, list) else [listed])
         if isinstance(item, dict) and isinstance(item.get("name"), str)
     }
     stripped = [name.strip() if isinstance(name, str) else name for name in names]
@@ -111,7 +121,11 @@ def _key(part: object) -> str:
     return text if text.isprintable() and len(text) < 80 else shown(text)
 
 
-def read_experiment(path: Path, overrides: Mapping[str, object] | None = None) -> Experiment:
+def read_experiment(
+    path: Path,
+    overrides: Mapping[str, object] | None = None,
+    places: Mapping[str, tuple[str, ...]] = OVERRIDES,
+) -> Experiment:
     """Read an experiment file and apply the options given for this search.
 
     Parameters
@@ -119,8 +133,10 @@ def read_experiment(path: Path, overrides: Mapping[str, object] | None = None) -
     path
         A YAML 1.2 file (so `1e-4` is a number and `5:30` is not one).
     overrides
-        Options by their names in `OVERRIDES`, as text or as the file has them; None and "" mean: as in the
+        Options by their names in `places`, as text or as the file has them; None and "" mean: as in the
         file.
+    places
+        Where each option stands in the file.
 
     Returns
     -------
@@ -136,7 +152,7 @@ def read_experiment(path: Path, overrides: Mapping[str, object] | None = None) -
         path = expanded(path)
     except ValueError as error:
         raise ExperimentError(f"There is no experiment file {path}: {error}.") from None
-    return experiment_of(read_yaml(path), str(path), overrides)
+    return experiment_of(read_yaml(path), str(path), overrides, places)
 
 
 def registry_of(name: str, alias: str, stage: str) -> Registry:
@@ -187,16 +203,21 @@ def read_yaml(path: Path) -> Any:
         raise ExperimentError(f"The experiment file {path} is not valid YAML: {reason}.") from error
 
 
-def experiment_of(data: Any, where: str, overrides: Mapping[str, object] | None = None) -> Experiment:
+def experiment_of(
+    data: Any,
+    where: str,
+    overrides: Mapping[str, object] | None = None,
+    places: Mapping[str, tuple[str, ...]] = OVERRIDES,
+) -> Experiment:
     """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
     if not isinstance(data, dict):
         raise ExperimentError(f"{where} must hold keys and values, such as name:.")
-    for group in ("split", "search", "spot_check", "registry", "gate"):
+    for group in ("split", "search", "spot_check", "learn", "registry", "gate"):
         if data.get(group) is None:
             data.pop(group, None)
         elif not isinstance(data[group], dict):
             raise ExperimentError(f"{where}: {group} must hold keys and values.")
-    _override(data, overrides or {})
+    _override(data, overrides or {}, places)
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:

@@ -11,7 +11,9 @@ from tuner.base.choices import NEEDS_PROBABILITY, Decoding, GivenSplit, Metric, 
 from tuner.base.files import DEFAULT_CACHE
 from tuner.classifiers.space import Frozen
 from tuner.experiment.fields import CHALLENGER, NAME_LENGTH, MaybePath, Name, PlaceOf, Ratio
-from tuner.experiment.search import SearchSettings
+from tuner.experiment.learning import LearnSettings
+from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.search import SearchSettings, check_metric
 from tuner.experiment.spots import SpotCheck
 
 
@@ -73,6 +75,9 @@ class Gate(Frozen):
     max_regression_per_class: float | None = Field(default=None, ge=0, le=1)
 
 
+_NO_SEARCH = SearchSettings.model_construct(backbone=())
+
+
 class Experiment(Frozen):
     """Everything that decides a search; docs/reference/experiment.md explains each key.
 
@@ -95,9 +100,11 @@ class Experiment(Frozen):
     split
         What is held back.
     search
-        The space, and how it is searched.
+        The space, and how it is searched; without networks where the file has none, for `learn` names one.
     spot_check
         What a spot-check tries.
+    learn
+        What learns a batch at a time, and how.
     registry
         Where the winner goes.
     gate
@@ -112,10 +119,17 @@ class Experiment(Frozen):
     max_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cache: PlaceOf = DEFAULT_CACHE
     split: Split = Split()
-    search: SearchSettings
+    search: SearchSettings = _NO_SEARCH
     spot_check: SpotCheck = SpotCheck()
+    learn: LearnSettings = LearnSettings()
     registry: Registry = Registry()
     gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Experiment:
+        if not self.search.backbone and self.learn.backbone is None:
+            raise ValueError("the key search is missing")
+        return self
 
     @model_validator(mode="after")
     def _standard_error_needs_folds(self) -> Experiment:
@@ -151,6 +165,34 @@ class Experiment(Frozen):
         """What champion and challenger are compared by."""
         return self.gate.metric or self.search.metric
 
+    def for_learning(self) -> Experiment:
+        """The experiment as `tuner learn` reads it: of its search, the one network, seed and metric.
+
+        A network that `learn` names alone is the one that the search describes, if it does.
+
+        Raises
+        ------
+        ValueError
+            Several networks may be meant, or the metric needs probabilities and the classifier gives none.
+        """
+        searched = {spec.name: spec for spec in self.search.backbone}
+        if self.learn.backbone is None and len(searched) > 1:
+            raise ValueError(
+                f"learn.backbone is not given, and the search has {', '.join(searched)}: name the one to "
+                "learn on"
+            )
+        spec = self.learn.backbone or self.search.backbone[0]
+        if spec == NetworkSpec(name=spec.name):
+            spec = searched.get(spec.name, spec)
+        seed = self.search.seed if self.learn.seed is None else self.learn.seed
+        metric = self.learn.metric or self.search.metric
+        for one in (metric, self.gate.metric or metric):
+            check_metric(self.learn.classifier.row, one, "learn another classifier")
+        learn = self.learn.model_copy(update={"backbone": spec, "seed": seed, "metric": metric})
+        search = SearchSettings(backbone=(spec,), seed=seed, metric=metric)
+        return self.model_copy(update={"learn": learn, "search": search})
+
     def to_yaml_dict(self) -> dict[str, Any]:
         """The experiment as plain data; `Experiment(**data)` gives it back."""
-        return self.model_dump(mode="json", exclude_none=True)
+        without = None if self.search.backbone else {"search"}
+        return self.model_dump(mode="json", exclude_none=True, exclude=without)

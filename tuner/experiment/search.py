@@ -163,6 +163,11 @@ class SearchSettings(Frozen):
     def _classifiers_fit_the_search(self) -> SearchSettings:
         for choice in self.choices:
             row = choice.row
+            if not row.fits:
+                raise ValueError(
+                    f"{row.name} learns a batch at a time, and a search fits on all images at once: give "
+                    f"it to tuner learn (learn.classifier), or {_WITHOUT}"
+                )
             check_metric(row, self.metric, _WITHOUT)
             if self.fit != "auto" and self.fit not in row.fits:
                 raise ValueError(

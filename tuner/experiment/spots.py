@@ -32,8 +32,8 @@ class SpotCheck(Frozen):
     @classmethod
     def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for name in value or ():
-            if name not in SPOTS:
-                find_classifier(name)
+            if name not in SPOTS and not find_classifier(name).spots:
+                raise ValueError(f"a spot-check tries nothing of {name}: leave it out")
         return value
 
     @property

@@ -29,6 +29,7 @@ from tuner.base.errors import CacheError, ImageSourceError
 from tuner.base.uris import hadoop_uri, literal
 from tuner.extraction.compaction import compact
 from tuner.extraction.files import (
+    Matrix,
     parts,
     read_columns,
     read_features,
@@ -208,16 +209,28 @@ class FeatureCache:
         failures = int(failed.sum()) + len(undecided)
         return Extraction(len(missing), failures, time.monotonic() - started, undecided)
 
-    def load(
-        self,
-        network: Network,
-        digests: Sequence[str],
-        matrix: np.ndarray | None = None,
-        advance: Callable[[int], object] = lambda _: None,
-    ) -> np.ndarray:
+    def load(self, network: Network, digests: Sequence[str]) -> np.ndarray:
         """The features of images that have them, here and in this order: float32 of shape (n, width).
 
-        They are read into `matrix`, if one is given; `advance` is told how many distinct images more.
+        Raises
+        ------
+        CacheError
+            As `load_into`.
+        """
+        matrix = np.empty((len(digests), network.width), np.float32)
+        self.load_into(matrix, network, digests)
+        return matrix
+
+    def load_into(
+        self,
+        matrix: Matrix,
+        network: Network,
+        digests: Sequence[str],
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        """Read the features of images that have them into the rows of a matrix, in this order.
+
+        `advance` is told how many distinct images more.
 
         Raises
         ------
@@ -225,11 +238,8 @@ class FeatureCache:
             A file of the cache is damaged, or some of the images have no features.
         """
         self._note_use(network)
-        if matrix is None:
-            matrix = np.empty((len(digests), network.width), np.float32)
-        rows = matrix
-        self._read(network, lambda files: read_features(files, digests, rows, _outcomes(network), advance))
-        return matrix
+        outcomes = _outcomes(network)
+        self._read(network, lambda files: read_features(files, digests, matrix, outcomes, advance))
 
     def _note_use(self, network: Network) -> None:
         folder = self.folder(network)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,20 @@ class Row(NamedTuple):
     highest: float | None = None
     white: float | None = None
     lowest: float | None = None
+
+
+class Matrix(Protocol):
+    """What features are read into: an array, in memory or mapped, or a file of rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many rows of how many features."""
+
+    def __setitem__(self, places: np.ndarray, values: np.ndarray, /) -> None:
+        """Write float32 rows at these places."""
+
+    def __getitem__(self, places: np.ndarray, /) -> np.ndarray:
+        """Read rows."""
 
 
 Outcomes = Collection[str | None]  # what `depends` may be, for a row to count
@@ -119,7 +133,7 @@ def read_columns(files: Sequence[str], columns: Sequence[str], outcomes: Outcome
 def read_features(
     files: Sequence[str],
     digests: Sequence[str],
-    matrix: np.ndarray,
+    matrix: Matrix,
     outcomes: Outcomes,
     advance: Callable[[int], object] = lambda _: None,
 ) -> None:
@@ -132,7 +146,7 @@ def read_features(
     digests
         Of n images; one may stand there several times.
     matrix
-        float32 of shape (n, width), in memory or mapped; it is overwritten.
+        float32 of shape (n, width), which is overwritten.
     outcomes
         What must have decided a row, for it to count.
     advance

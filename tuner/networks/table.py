@@ -194,13 +194,23 @@ def check_names(experiment: Experiment) -> None:
     NetworkError
         The first unknown name, with the nearest known ones.
     ExperimentError
-        A classifier takes no negative features, and the network may give some.
+        There is no search; or a classifier takes no negative features, and the network may give some.
     """
     for spec in experiment.search.backbone:
         if spec.file is None:
             find_architecture(spec.name)
+    if not experiment.search.backbone:
+        raise ExperimentError(
+            f"The experiment {experiment.name} has no search: add search with its backbone, or give it to "
+            "tuner learn."
+        )
     signed = [spec.name for spec in experiment.search.backbone if may_be_negative(spec)]
     for choice in experiment.search.choices:
+        if choice.row.of_counts and signed:
+            raise ExperimentError(
+                f"{choice.row.name} takes no negative features, and those of {signed[0]} may be: leave one "
+                "of them out."
+            )
         kinds = [d.space.values for d in choice.dimensions if d.name == MODEL_TYPE]
         taken = [kind for kind in NOT_NEGATIVE if kinds and kind in kinds[0]]
         if taken and signed:

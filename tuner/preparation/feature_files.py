@@ -101,7 +101,7 @@ def export_features(
     def write_all(aside: Path) -> None:
         scratch = aside.parent / _SCRATCH  # what the cache has in its own order, in that of the rows
         matrix = map_new_file(scratch, (len(rows), network.width))
-        cache.load(network, list(rows["digest"]), matrix, advance)
+        cache.load_into(matrix, network, list(rows["digest"]), advance)
         matrix.flush()
         write(aside, rows, prepared.labels, matrix, advance)
 

@@ -146,7 +146,7 @@ def write_matrices(cache: FeatureCache, prepared: PreparedImages, folder: Path) 
         for number, network in enumerate(prepared.networks.values()):
             files[network.name] = f"{number}-{network.name}.npy"  # names are letters, digits and _.-
             matrix = map_new_file(folder / files[network.name], (len(rows), network.width))
-            cache.load(network, list(rows["digest"]), matrix)
+            cache.load_into(matrix, network, list(rows["digest"]))
             matrix.flush()
     return FeatureMatrices(folder.absolute(), files, matrix_bytes(prepared))
 

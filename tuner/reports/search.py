@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -49,6 +50,28 @@ def log_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> N
             **{f"tuner.{name}_version": version(name) for name in ("pyspark", "tensorflow", "keras")},
         },
     )
+    log_inputs(run, experiment, prepared)
+
+
+def log_learning_data(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> None:
+    """Log what `tuner learn` reads, before it learns; of its settings, those that are set."""
+    log_prepared(run, prepared)
+    settings = experiment.to_yaml_dict()["learn"]
+    settings["backbone"] = ",".join(prepared.networks)
+    settings |= {"images": experiment.images, "validation": experiment.split.validation}
+    run.batch(
+        params={f"learn.{name}": value for name, value in settings.items()},
+        metrics={"images": len(prepared.index), "quarantined": len(prepared.quarantine)},
+        tags={
+            names.DATA_DIGEST: prepared.digest,
+            **{f"tuner.{name}_version": version(name) for name in ("river", "scikit-learn", "keras")},
+        },
+    )
+    log_inputs(run, experiment, prepared)
+
+
+def log_inputs(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> None:
+    """Log the data sets of the parts, and the networks' files."""
     for part in (TRAIN, VALIDATION, TEST):
         _log_input(experiment, prepared, part)
     for file in weights_files(prepared):
@@ -122,15 +145,35 @@ def _none_succeeded(results: Sequence[TrialResult], lost: Sequence[str]) -> str:
 
 def log_winner(run: RunLog, best: TrialResult, test: Evaluation, scored: Scored, model_id: str) -> None:
     """Log the trial that won, and what its parameters are worth on the test part."""
+    log_test(
+        run,
+        test,
+        scored,
+        model_id,
+        params={f"best_{name}": value for name, value in best.params.to_dict().items()},
+        metrics=best.metrics,
+        tags={names.BEST: str(best.trial)},
+    )
+
+
+def log_test(
+    run: RunLog,
+    test: Evaluation,
+    scored: Scored,
+    model_id: str,
+    *,
+    metrics: Mapping[str, float],
+    **written: Mapping[str, Any],
+) -> None:
+    """Log what a model is worth on the test part, beside other `metrics` and what is `written` too."""
     log_evaluation(
         run,
         test,
         scored,
         plotly_run=run.run_id,
-        params={f"best_{name}": value for name, value in best.params.to_dict().items()},
-        metrics=dict(best.metrics) | {f"test_{name}": value for name, value in test.metrics.items()},
-        tags={names.BEST: str(best.trial)},
+        metrics=dict(metrics) | {f"test_{name}": value for name, value in test.metrics.items()},
         model_id=model_id,
+        **written,
     )
     roc = charts.roc_figure(scored.label_index, scored.scores, test.labels)
     run.text(figure_html(charts.confusion_figure(test), roc), names.TEST_CHARTS_FILE)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -26,12 +26,15 @@ from tuner.tracking.runs import found_runs, trial_runs
 from tuner.tracking.store import Tracking, open_registry
 
 LAST = "last"
+Kind = Literal["search", "learn"]
+_WORDS: Mapping[Kind, str] = {"search": "search", "learn": "run of tuner learn"}
 # What a search may change when it is taken up again: none of it decides what a trial finds.
 _FREE = (
     "cache",
     "registry.",
     "gate.",
     "spot_check.",
+    "learn.",
     "search.max_evals",
     "search.parallelism",
     "search.early_stop",
@@ -62,9 +65,14 @@ class EarlierSearch:
 
 
 def find_search(
-    which: str, experiment_id: str | None = None, name: str | None = None, *, force: bool = False
+    which: str,
+    experiment_id: str | None = None,
+    name: str | None = None,
+    *,
+    force: bool = False,
+    kind: Kind = "search",
 ) -> EarlierSearch:
-    """Find a search.
+    """Find a search, or a run of `tuner learn`.
 
     Parameters
     ----------
@@ -76,6 +84,8 @@ def find_search(
         The name in its experiment file, for `last`; None: any.
     force
         Take it even if another process is at work on it.
+    kind
+        What is looked for.
 
     Returns
     -------
@@ -90,17 +100,24 @@ def find_search(
     opened = open_registry()
     try:
         check_answers(opened.uri)
-        run = _last(opened, experiment_id, name) if which == LAST else opened.client().get_run(which)
+        run = _last(opened, experiment_id, name, kind) if which == LAST else opened.client().get_run(which)
     except REFUSALS as error:
-        raise TrackingError(f"The search {which} cannot be resumed: {reason(error)}.") from error
-    if run.data.tags.get(names.KIND) != "search":
-        raise TrackingError(f"The run {which} is no search: give the id that the search showed, or last.")
+        raise TrackingError(f"The {_WORDS[kind]} {which} cannot be resumed: {reason(error)}.") from error
+    if run.data.tags.get(names.KIND) != kind:
+        raise TrackingError(f"The run {which} is no {_WORDS[kind]}: give the id that it showed, or last.")
+    if kind == "learn" and names.LEARNED not in run.data.tags:
+        raise TrackingError(
+            f"The run {run.info.run_id} kept nothing, for nothing was new or it ended in half a minute: "
+            "learn without --resume, or give another run."
+        )
     if not force:
         check_free(run)
     store = Tracking(opened.uri, run.info.experiment_id)
     with tempfile.TemporaryDirectory() as folder:
         file = read_artifact(store, run.info.run_id, names.EXPERIMENT_FILE, Path(folder))
-        experiment = experiment_of(read_yaml(file), f"The experiment of the search {run.info.run_id}")
+        experiment = experiment_of(
+            read_yaml(file), f"The experiment of the {_WORDS[kind]} {run.info.run_id}"
+        )
     return EarlierSearch(
         store,
         run.info.run_id,
@@ -111,15 +128,16 @@ def find_search(
     )
 
 
-def _last(opened: Tracking, experiment_id: str | None, name: str | None) -> Run:
+def _last(opened: Tracking, experiment_id: str | None, name: str | None, kind: Kind) -> Run:
     client = opened.client()
     ids = (
         [experiment_id] if experiment_id else [found.experiment_id for found in client.search_experiments()]
     )
-    for run in found_runs(opened, ids, f"tags.`{names.KIND}` = 'search'", "start_time DESC"):
-        if name is None or run.data.tags.get(names.EXPERIMENT) == name:
+    for run in found_runs(opened, ids, f"tags.`{names.KIND}` = '{kind}'", "start_time DESC"):
+        keeps = kind == "search" or names.LEARNED in run.data.tags
+        if keeps and (name is None or run.data.tags.get(names.EXPERIMENT) == name):
             return run
-    which = f"search {name}" if name else "search"
+    which = f"{_WORDS[kind]} {name}" if name else _WORDS[kind]
     raise TrackingError(f"There is no {which} to resume: start one without --resume.")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from mlflow.entities import LoggedModel
 from rich.console import Console
 
 from tuner.classifiers.heads.files import Head
@@ -116,26 +117,49 @@ def finish_winner(
     logged = log_model(run, model, name=names.MODEL, files=brought_here(trial.model_files))
     log_winner(run, best, test, scored, logged.model_id)
     metric = experiment.search.metric
-    registered = register_version(
-        store,
-        logged,
-        name=experiment.model_name,
-        tags={
-            "backbone": params.backbone,
-            **({"classifier": params.classifier} if params.classifier else {}),
-            names.DATA_DIGEST: prepared.digest,
-            names.SEARCH_RUN: run.run_id,
-            names.TRIAL_RUN: str(best.run_id),
-            f"validation_{metric}": f"{best.metrics[metric]:.4f}",
-            **{f"test_{name}": f"{value:.4f}" for name, value in test.metrics.items()},
-        },
-    )
-    facts = _facts(experiment, prepared, best, test, str(registered.version))
+    tags = {
+        "backbone": params.backbone,
+        **({"classifier": params.classifier} if params.classifier else {}),
+        names.TRIAL_RUN: str(best.run_id),
+        f"validation_{metric}": f"{best.metrics[metric]:.4f}",
+    }
+    facts = facts_of(experiment, prepared, best, test)
+    version = register_winner(session, store, run, experiment, prepared, logged, facts, tags)
+    return Winner(best.trial, str(best.run_id), best.name, params, best.metrics, test, version)
+
+
+def register_winner(
+    session: DriverSession,
+    store: Tracking,
+    run: RunLog,
+    experiment: Experiment,
+    prepared: PreparedImages,
+    logged: LoggedModel,
+    facts: ModelFacts,
+    tags: Mapping[str, str],
+) -> RegisteredVersion:
+    """Register a model that was tested, with its card, and give it its place.
+
+    Parameters
+    ----------
+    logged
+        The model with its two faces.
+    facts
+        What its card tells; of a version that is not there yet.
+    tags
+        Of the version, beside those that tell its run, its images and its test.
+    """
+    told = {
+        names.DATA_DIGEST: prepared.digest,
+        names.SEARCH_RUN: run.run_id,
+        **{f"test_{name}": f"{value:.4f}" for name, value in facts.test.metrics.items()},
+    }
+    registered = register_version(store, logged, name=experiment.model_name, tags={**tags, **told})
+    facts = replace(facts, version=str(registered.version))
     run.text(model_card(facts), names.MODEL_CARD_FILE)
     describe_version(store, registered, short_card(facts))
     sources = {experiment.images: (prepared.images, prepared.index)}
-    version = place_version(session, store, run, registered, experiment, sources)
-    return Winner(best.trial, str(best.run_id), best.name, params, best.metrics, test, version)
+    return place_version(session, store, run, registered, experiment, sources)
 
 
 def _fit(
@@ -180,14 +204,15 @@ def _test(head: Head, cache: FeatureCache, prepared: PreparedImages, network: Ne
     return Scored(list(rows["path"]), rows["label_index"].to_numpy(), head.score(features), head.gives)
 
 
-def _facts(
-    experiment: Experiment, prepared: PreparedImages, best: TrialResult, test: Evaluation, version: str
+def facts_of(
+    experiment: Experiment, prepared: PreparedImages, best: TrialResult, test: Evaluation
 ) -> ModelFacts:
+    """What the card of a model tells that was fitted as a trial was."""
     metric, params = experiment.search.metric, best.params
     files = {spec.name: spec.file for spec in experiment.search.backbone}
     return ModelFacts(
         name=experiment.model_name,
-        version=version,
+        version="",
         alias=experiment.registry.alias,
         images=experiment.images,
         data_digest=prepared.digest,

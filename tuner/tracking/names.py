@@ -8,7 +8,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 # Tags of runs.
-KIND = "tuner.kind"  # search, spot-check, trial, features, evaluate or promote
+KIND = "tuner.kind"  # search, spot-check, learn, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"  # of a search: the number of the trial that won
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
@@ -18,6 +18,8 @@ OWN_RUN = (
     "tuner.run_id"  # on the run of `mlflow run`, where MLflow put that into Default: the run to look at
 )
 STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes FAILED over its KILLED
+LEARNED = "tuner.learned"  # of a run of `tuner learn` that keeps what it learned: of how many images
+LEARNED_BEFORE = "tuner.learned_before"  # and the run that it went on with
 DATA_DIGEST = "tuner.data_digest"  # of the images used and their labels; on model versions, too
 WARNINGS = "tuner.warnings"  # of a trial: what a library warned of while it fitted
 
@@ -41,6 +43,7 @@ LEADERBOARD_FILE = "leaderboard.json"  # all trials, the best first
 SPOT_CHECK_FILE = "spot_check.json"  # of a spot-check: the ranked table
 SPOT_CHECK_CHARTS = "charts/spot_check.html"  # the heat map of networks × classifiers
 FINAL_REPORT_FILE = "final_report.json"  # of a spot-check: accuracy by features and classifier
+LEARNER_FOLDER = "learner"  # of `tuner learn`: what it takes to go on; numbers, images, how far it came
 NETWORKS_FOLDER = "networks"  # the files of networks that trials' models share
 CHARTS_FILE = "charts/search.html"  # the course of the search, its parameters, scores by network
 TEST_CHARTS_FILE = "charts/test.html"  # the winner on the test part: confusion matrix, ROC curves
@@ -63,6 +66,7 @@ MODEL = "model"  # the pipeline, from image bytes to class name
 
 # Metrics.
 HISTORY = "objectiveHistory"  # of a trial: the objective at each step of the fit
+PROGRESSIVE = "progressive_accuracy"  # of `tuner learn`: of images before they were learned, by number
 SOLVER_DIFFERENCE = "solver_difference"  # of a search: how far the winner's two fits are apart
 ONNX_OTHER_CLASSES = "onnx_other_classes"  # of a search: images that get another class than by TensorFlow
 

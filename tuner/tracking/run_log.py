@@ -61,19 +61,21 @@ class RunLog:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, Any] | None = None,
         histories: Mapping[str, Sequence[float]] | None = None,
+        step: int = 0,
         model_id: str | None = None,
     ) -> None:
         """Write parameters, metrics, tags and stepped metrics (`histories`) in one request.
 
-        A parameter that the run has with another value becomes a tag. `model_id` is the model, if any, that
-        the metrics are of, too.
+        `step` is that of the metrics. A parameter that the run has with another value becomes a tag.
+        `model_id` is the model, if any, that the metrics are of, too.
         """
         given = {key: str(value) for key, value in (params or {}).items()}
         changed = {key: value for key, value in given.items() if self._params.get(key, value) != value}
         self._params = given | self._params
         now = int(time.time() * 1000)
         values = [
-            Metric(key, float(value), now, 0, model_id=model_id) for key, value in (metrics or {}).items()
+            Metric(key, float(value), now, step, model_id=model_id)
+            for key, value in (metrics or {}).items()
         ]
         for key, history in (histories or {}).items():
             values += [Metric(key, float(value), now, step) for step, value in enumerate(history)]
@@ -151,6 +153,10 @@ class RunLog:
     def image(self, image: Image.Image, key: str) -> None:
         """Write an image under a key, by which the compare page lays out runs in a grid."""
         self._client.log_image(self.run_id, image, key=key, step=0)
+
+    def files(self, local: Path, folder: str) -> None:
+        """Copy what is in a local folder into a folder of the run's artifacts."""
+        self._client.log_artifacts(self.run_id, str(local), folder)
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Copy a local file into the run's artifacts."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tuner.base.choices import ScoreKind
 from tuner.classifiers.space import Parameter, ParamSpace, Value
 
-Library = Literal["mllib", "sklearn"]
+Library = Literal["mllib", "sklearn", "river"]
 Place = Literal["worker", "spark"]
 
 
@@ -20,7 +20,8 @@ class Classifier:
     Attributes
     ----------
     name
-        As the experiment, the command line and MLflow have it: MLlib's own, or `sklearn.` and a name.
+        As the experiment, the command line and MLflow have it: MLlib's own, or `sklearn.` or `river.` and a
+        name.
     title
         For a person: ``MLlib's random forest``.
     library
@@ -34,7 +35,7 @@ class Classifier:
     gives
         What it says of an image: probabilities, or decision values of any size.
     fits
-        Where it can be fitted; of two places the first is the rule.
+        Where it can be fitted; of two places the first is the rule. None: it only learns a batch at a time.
     one_vs_rest
         Whether it knows two classes only, so that one of them is fitted for each class (MLlib's
         `OneVsRest`).
@@ -42,10 +43,14 @@ class Classifier:
         Whether rows may have weights, as `class_weight` gives them.
     seeded
         Whether chance has a part in the fit, and `search.seed` decides it.
+    incremental
+        Whether it can learn a batch at a time, as `tuner learn` has it.
+    of_counts
+        Whether it takes no feature below 0: then nothing is scaled before it.
     cost
         How long it takes beside others, roughly: a spot-check begins with the slow ones.
     spots
-        What a spot-check tries of it: values by name. Those not named are left to the library.
+        What a spot-check tries of it, if anything: values by name. Those not named are left to the library.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Classifier:
     one_vs_rest: bool = False
     weighted: bool = True
     seeded: bool = False
+    incremental: bool = False
+    of_counts: bool = False
     cost: float = 1
     spots: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
 

@@ -1,0 +1,150 @@
+"""`tuner learn`, and what it came to on the screen: for people in a few lines, for scripts as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tuner.cli.options import (
+    MASTER,
+    AsJson,
+    Cache,
+    Images,
+    Precision,
+    Quiet,
+    complete_file,
+    given_file,
+    option,
+)
+from tuner.cli.screen import SEARCHES, Screen
+
+if TYPE_CHECKING:
+    from tuner.api.learning import LearnResult
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=SEARCHES)
+def learn(
+    experiment: Annotated[
+        str,
+        typer.Option(
+            help="The experiment file (YAML); empty: digits, or the run's own with --resume.",
+            autocompletion=complete_file,
+        ),
+    ] = "",
+    resume: Annotated[
+        str, typer.Option(help="Learn what a run has not learned yet: its id, or last.")
+    ] = "",
+    images: Images = "",
+    backbone: Annotated[str, option("backbone", "The one network, by name: InceptionV3")] = "",
+    classifier: Annotated[
+        str, option("classifier", "What learns: river.LogisticRegression, sklearn.SGD")
+    ] = "",
+    batch: Annotated[str, option("batch", "How many images at once")] = "",
+    epochs: Annotated[str, option("epochs", "How many passes over the images")] = "",
+    step: Annotated[str, option("step", "River's: batch or row")] = "",
+    seed: Annotated[str, option("seed", "The seed of the split and of the order of images")] = "",
+    metric: Annotated[str, option("metric", "What it is judged by in validation")] = "",
+    validation: Annotated[str, option("validation", "holdout or cv:5, whose first fold validates")] = "",
+    precision: Precision = "",
+    cache: Cache = "",
+    master: Annotated[str, MASTER] = "",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn images a batch at a time, in flat memory; later, with --resume, those that are new."""
+    keys: dict[str, Any] = {
+        "images": images,
+        "backbone": backbone,
+        "classifier": classifier,
+        "batch": batch,
+        "epochs": epochs,
+        "step": step,
+        "seed": seed,
+        "metric": metric,
+        "validation": validation,
+        "precision": precision,
+        "cache": cache,
+    }
+    from tuner.experiment.file import LEARN_OVERRIDES, read_experiment
+
+    screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
+    if resume and not experiment:
+        read, given = None, {key: value or None for key, value in keys.items()}
+    else:
+        file = Path(experiment) if resume else given_file(experiment, screen)
+        read, given = read_experiment(file, keys, LEARN_OVERRIDES), {}
+    from tuner.api.learning import learn as run
+
+    done = run(read, **given, resume=resume or None, master=master or None, console=screen)
+    if done is not None:
+        show_learned(done, screen)
+    if as_json:
+        typer.echo(learned_json(done))
+
+
+def show_learned(done: LearnResult, console: Console) -> None:
+    """Print what was learned, what it is worth, its model and its run."""
+    from tuner.classifiers.parameters import described
+
+    version, metric = done.version, done.metric
+    values = done.params.to_dict()
+    lines = [
+        f"learned  {done.new} images ({done.learned} in all): {values['backbone']}, {described(values)}"
+    ]
+    if done.progressive is not None:
+        lines.append(f"         accuracy {done.progressive:.4f} of images before they were learned")
+    lines.append(f"         {metric} {done.validation[metric]:.4f} in validation")
+    lines.append(
+        "test     " + ", ".join(f"{name} {value:.4f}" for name, value in done.test.metrics.items())
+    )
+    if done.comparison is not None:
+        before, after = (
+            found.metrics[metric] for found in (done.comparison.champion, done.comparison.challenger)
+        )
+        noise = ", which is within noise" if done.comparison.within_noise else ""
+        lines.append(
+            f"before   {metric} {before:.4f}, after {after:.4f}, on the same {done.comparison.images} test "
+            f"images{noise}"
+        )
+    lines.append(
+        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
+        f"{version.uri}"
+    )
+    lines.append(f"run      {done.run_id} ({done.extracted} images extracted)")
+    console.print()
+    for line in (*lines, *version.notes):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def learned_json(done: LearnResult | None) -> str:
+    """The same for scripts: one JSON object, on one line; null if nothing was new."""
+    if done is None:
+        return "null"
+    version = done.version
+    document: dict[str, Any] = {
+        "run_id": done.run_id,
+        "experiment_id": done.tracking.experiment_id,
+        "images_extracted": done.extracted,
+        "images_new": done.new,
+        "images_learned": done.learned,
+        "params": done.params.to_dict(),
+        "progressive_accuracy": done.progressive,
+        "validation": dict(done.validation),
+        "test": dict(done.test.metrics),
+        "before": None if done.comparison is None else dict(done.comparison.champion.metrics),
+        "model": {
+            "name": version.name,
+            "version": str(version.version),
+            "alias": version.alias,
+            "stage": version.stage,
+            "uri": version.uri,
+            "notes": list(version.notes),
+        },
+    }
+    return json.dumps(document, ensure_ascii=False)

@@ -11,6 +11,7 @@ from tuner.base.choices import NEEDS_PROBABILITY, Decoding, GivenSplit, Metric, 
 from tuner.base.files import DEFAULT_CACHE
 from tuner.classifiers.space import Frozen
 from tuner.experiment.fields import CHALLENGER, NAME_LENGTH, MaybePath, Name, PlaceOf, Ratio
+from tuner.experiment.fine_tuning import FineTune
 from tuner.experiment.search import SearchSettings
 from tuner.experiment.spots import SpotCheck
 
@@ -98,6 +99,8 @@ class Experiment(Frozen):
         The space, and how it is searched.
     spot_check
         What a spot-check tries.
+    fine_tune
+        How a network is trained.
     registry
         Where the winner goes.
     gate
@@ -114,6 +117,7 @@ class Experiment(Frozen):
     split: Split = Split()
     search: SearchSettings
     spot_check: SpotCheck = SpotCheck()
+    fine_tune: FineTune = FineTune()
     registry: Registry = Registry()
     gate: Gate = Gate()
 

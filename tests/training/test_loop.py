@@ -107,9 +107,7 @@ def test_a_loss_that_is_no_number_names_the_epoch(
     base: Base, images: TrainingImages, tmp_path: Path
 ) -> None:
     plan = small_plan(learning_rate=1e30, unfreeze="all", batch_normalization=False, warm_up_epochs=1)
-    with pytest.raises(
-        TrialError, match=r"no number any more at epoch [23] \(tuning\): lower learning_rate"
-    ):
+    with pytest.raises(TrialError, match=r"no number any more at epoch \d \(tuning\): lower learning_rate"):
         training(base, plan, images, tmp_path).run()
 
 

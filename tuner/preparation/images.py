@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tuner.base.errors import CacheError
 from tuner.classifiers.parameters import TrialParams
+from tuner.experiment.networks import NetworkSpec
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.images.files import read_file
@@ -19,6 +20,7 @@ from tuner.images.index import ImageSet, contents, index_images
 from tuner.images.sources import read_images
 from tuner.images.splits import GIVEN, TEST, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
+from tuner.networks.store import is_tuned
 from tuner.preparation.classifiers import check_sizes
 from tuner.preparation.features import extract_features
 from tuner.preparation.findings import (
@@ -140,7 +142,9 @@ def prepare_images(
     fail = experiment.on_bad_image == "fail"
     # What is wrong is said before the first image is decoded, as far as it shows.
     kept = keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0]
-    check_sizes(experiment, split_of(kept, experiment), networks.values(), combinations)
+    parts = split_of(kept, experiment)
+    check_tuned(experiment.search.backbone, cache, kept, parts)
+    check_sizes(experiment, parts, networks.values(), combinations)
     done = extract_features(
         session,
         cache,
@@ -157,6 +161,16 @@ def prepare_images(
     for note in about_values(prepared.index, known[0], experiment.max_value):
         console.print(note, markup=False, soft_wrap=True)
     return replace(prepared, networks=networks, extracted=sum(extraction.extracted for extraction in done))
+
+
+def check_tuned(
+    specs: Iterable[NetworkSpec], cache: FeatureCache, index: pd.DataFrame, parts: pd.Series
+) -> None:
+    """Refuse tuned networks that learned from what would judge them; raises `NetworkError`."""
+    for spec in specs:
+        if is_tuned(spec.file):
+            tuned, _ = cache.networks.tuned(spec.name, str(spec.file))
+            tuned.check_split(spec.name, index, parts)
 
 
 def split_outcome(

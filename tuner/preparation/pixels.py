@@ -16,6 +16,7 @@ from rich.console import Console
 from tuner.base.choices import Decoding
 from tuner.base.errors import ImageError, ImageSourceError, UndecidedImageError
 from tuner.base.machine import machine_cores
+from tuner.experiment.networks import NetworkSpec
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache, refuse_bad_images
 from tuner.extraction.files import writing_to
@@ -30,7 +31,7 @@ from tuner.preparation.findings import (
     mark_conflicts,
     usable,
 )
-from tuner.preparation.images import PreparedImages, split_of, split_outcome
+from tuner.preparation.images import PreparedImages, check_tuned, split_of, split_outcome
 from tuner.preparation.matrices import map_new_file
 from tuner.spark.sessions import DriverSession
 
@@ -42,6 +43,7 @@ def prepare_pixels(
     session: DriverSession,
     experiment: Experiment,
     cache: FeatureCache,
+    base: NetworkSpec,
     input_size: tuple[int, int],
     file: Path,
     console: Console,
@@ -52,6 +54,8 @@ def prepare_pixels(
     ----------
     session, experiment, cache, console
         As `prepare_images` takes them.
+    base
+        The network that is to learn from them.
     input_size
         Height and width in pixels of what is written.
     file
@@ -74,7 +78,8 @@ def prepare_pixels(
         console.print(note, markup=False, soft_wrap=True)
     fail = experiment.on_bad_image == "fail"
     kept = keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0]
-    split_of(kept, experiment)  # what is wrong with it is said before the first image is decoded
+    parts = split_of(kept, experiment)  # what is wrong with it is said before the first image is decoded
+    check_tuned([base], cache, kept, parts)
     wanted = index[index["error"].isna()].drop_duplicates("digest")
     with ExtractionProgress(console) as progress, progress.of("decoded", len(wanted)) as report:
         errors, undecided = _decode(images, wanted, experiment.decoding, input_size, file, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Base:
         Height and width in pixels.
     preprocessing, pooling
         What is done to pixels before it, and to its last map after it.
+    own
+        Whether it is a file of the user's own.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Base:
     input_size: tuple[int, int]
     preprocessing: Preprocessing
     pooling: Pooling
+    own: bool = False
 
     @property
     def is_saved_model(self) -> bool:
@@ -54,9 +58,19 @@ def find_base(spec: NetworkSpec, store: NetworkStore) -> Base:
                 f"{SMALL_CNN} cannot be built for images of {height} x {width} pixels: it needs 6 a side."
             )
         return Base(spec.name, None, spec.input_size, spec.preprocessing, "none")
+    if spec.file is not None and spec.file.suffix == ".onnx":
+        raise NetworkError(
+            f"The base {spec.name} is an ONNX file, whose layers cannot learn here: give a .keras file or "
+            "a SavedModel folder."
+        )
     network = resolve_network(spec, "float32", store)
     return Base(
-        network.name, Path(network.file), network.input_size, network.preprocessing, network.pooling
+        network.name,
+        Path(network.file),
+        network.input_size,
+        network.preprocessing,
+        network.pooling,
+        own=spec.file is not None,
     )
 
 
@@ -88,6 +102,14 @@ def _small_cnn(input_size: tuple[int, int]) -> Any:
         ],
         name="small_cnn",
     )
+
+
+def check_unfreeze(base: Base, wanted: Sequence[int | str]) -> None:
+    """Refuse what `unfreeze` would, before anything is trained; errors are the same."""
+    if set(wanted) - {ALL, NONE}:
+        opened = open_base(base)
+        for what in wanted:
+            unfreeze(opened, base, what)
 
 
 def unfreeze(opened: Any, base: Base, what: int | str) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from tuner.base.choices import Preprocessing
 from tuner.base.errors import CacheError
 from tuner.images.preprocessing import preprocess
+from tuner.images.splits import TEST, VALIDATION
 from tuner.networks.files import import_keras
 
 PIXELS_FILE, ROWS_FILE = "pixels.npy", "rows.parquet"
@@ -103,3 +104,13 @@ class TrainingImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "validation": self.validation}
+
+
+def write_rows(folder: Path, index: pd.DataFrame) -> TrainingImages:
+    """Tell of the images whose pixels are in a folder; nothing of the test part, which nobody shall see.
+
+    `index` has one row an image: `path`, `label_index`, `part` and `row`. Of folds, the first validates.
+    """
+    rows = index[index["part"] != TEST]
+    rows[["path", "label_index", "part", "row"]].to_parquet(folder / ROWS_FILE, index=False)
+    return TrainingImages(folder.absolute(), VALIDATION if (rows["part"] == VALIDATION).any() else "fold-0")

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from tuner.base.errors import ExperimentError, TrialError
 from tuner.evaluation.metrics import evaluate
 from tuner.evaluation.predictions import Scored
+from tuner.experiment.fine_tuning import TrainingPrecision
 from tuner.networks.files import import_keras, limit_threads, sees_gpu
 from tuner.training.bases import Base, unfreeze
 from tuner.training.building import Built, build
@@ -69,15 +71,22 @@ class Training:
     ) -> None:
         import_keras()
         limit_threads(threads)
-        check_precision(plan)
-        self._base, self._plan, self._labels = base, plan, tuple(labels)
+        check_gpu(plan.precision)
+        self.plan = plan
+        self._base, self._labels = base, tuple(labels)
         self._on_epoch, self._on_note = on_epoch, on_note
         self._learned, self._held = images.part(validates=False), images.part(validates=True)
         self._checkpoints = Checkpoints(folder)
         digest = hashlib.sha256(_described(base, plan, labels).encode()).hexdigest()
         self.progress = self._checkpoints.progress(digest) or Progress(digest)
-        self._built = build(base, plan, len(labels))
-        self._score = scorer(self._built.whole, base)
+
+    @cached_property
+    def _built(self) -> Built:
+        return build(self._base, self.plan, len(self._labels))
+
+    @cached_property
+    def _score(self) -> Callable[[Part], np.ndarray]:
+        return scorer(self._built.whole, self._base)
 
     def run(self, until: int | None = None) -> Progress:
         """Train to the end, or until after the epoch of this number; gives how far it has come then.
@@ -87,18 +96,18 @@ class Training:
         TrialError
             The loss is no number any more; it says at which epoch.
         """
-        last = min(until or self._plan.epochs, self._plan.epochs)
+        last = min(until or self.plan.epochs, self.plan.epochs)
         compiled: Phase | None = None
         while self.progress.begins <= last:
             number = self.progress.begins
-            phase = self._plan.phase_of(number)
+            phase = self.plan.phase_of(number)
             if phase is not compiled:
                 self._begin(phase, restore=compiled is None and bool(self.progress.history))
                 compiled = phase
             epoch = self._epoch(number, phase)
             self.progress = self._after(epoch, phase)
+            self._on_epoch(epoch)  # rather twice than never, should this process be ended now
             self._keep(epoch)
-            self._on_epoch(epoch)
         return self.progress
 
     def _begin(self, phase: Phase, *, restore: bool) -> None:
@@ -107,7 +116,7 @@ class Training:
         which = unfreeze(self._built.base, self._base, phase.unfreeze)
         optimizer = {"rmsprop": "RMSprop", "sgd": "SGD", "adam": "Adam"}[phase.optimizer]
         made = getattr(keras.optimizers, optimizer)(phase.learning_rate)
-        if self._plan.precision == "float16":  # small gradients would be 0
+        if self.plan.precision == "float16":  # small gradients would be 0
             made = keras.optimizers.LossScaleOptimizer(made)
         self._built.model.compile(
             optimizer=made, loss="sparse_categorical_crossentropy", metrics=["accuracy"]
@@ -128,8 +137,8 @@ class Training:
     def _epoch(self, number: int, phase: Phase) -> Epoch:
         started = time.monotonic()
         # By the epoch's number: one that is begun again sees its images in the same order.
-        order = np.random.default_rng((self._plan.seed, number)).permutation(len(self._learned))
-        batches = self._learned.batches(self._plan.batch_size, self._base.preprocessing, order)
+        order = np.random.default_rng((self.plan.seed, number)).permutation(len(self._learned))
+        batches = self._learned.batches(self.plan.batch_size, self._base.preprocessing, order)
         found = self._built.model.fit(
             batches,
             epochs=number,
@@ -143,13 +152,18 @@ class Training:
         if not np.isfinite(scores).all():
             raise TrialError(_not_a_number(number, phase))
         evaluation = evaluate(self._held.label_index, scores, self._labels)
+        if not math.isfinite(evaluation.metrics.get(self.plan.metric, math.nan)):
+            raise TrialError(
+                f"The metric {self.plan.metric} is not defined on the validation data: rank by another "
+                "one, or hold back more images."
+            )
         metrics = {"loss": found.history["loss"][-1], "train_accuracy": found.history["accuracy"][-1]}
         metrics |= {f"validation_{name}": value for name, value in evaluation.metrics.items()}
         numbers = {name: float(value) for name, value in metrics.items()}
         return Epoch(number, phase.name, time.monotonic() - started, numbers)
 
     def _class_weights(self) -> dict[int, float] | None:
-        if self._plan.class_weight == "none":
+        if self.plan.class_weight == "none":
             return None
         counts = np.bincount(self._learned.label_index, minlength=len(self._labels))
         present = np.count_nonzero(counts)
@@ -160,9 +174,9 @@ class Training:
     def _after(self, epoch: Epoch, phase: Phase) -> Progress:
         """Add an epoch; if its phase has brought no gain for long, the next one comes at once."""
         history = (*self.progress.history, epoch)
-        begins, notes, patience = epoch.number + 1, tuple(self.progress.notes), self._plan.early_stop
+        begins, notes, patience = epoch.number + 1, tuple(self.progress.notes), self.plan.early_stop
         of_phase = [past for past in history if past.phase == phase.name]
-        best = min(of_phase, key=lambda past: (past.rank(self._plan.metric), past.number))
+        best = min(of_phase, key=lambda past: (past.rank(self.plan.metric), past.number))
         if patience is not None and epoch.number - best.number >= patience and epoch.number < phase.last:
             begins = phase.last + 1
             note = (
@@ -175,14 +189,14 @@ class Training:
 
     def _keep(self, epoch: Epoch) -> None:
         weights = _named(_kept(self._built), "weight")
-        if self.progress.best(self._plan.metric) == epoch:
+        if self.progress.best(self.plan.metric) == epoch:
             self._checkpoints.keep_best(weights)
         optimizer = _named(self._built.model.optimizer.variables, "optimizer")
         self._checkpoints.keep(self.progress, {**weights, **optimizer})
 
     def best(self) -> Built:
         """The network of the best epoch, built anew to compute in float32."""
-        built = build(self._base, self._plan, len(self._labels), precision="float32")
+        built = build(self._base, self.plan, len(self._labels), precision="float32")
         unfreeze(built.base, self._base, "all")
         _set(_kept(built), self._checkpoints.best(), "weight")
         return built
@@ -193,9 +207,9 @@ class Training:
         return Scored(self._held.path, self._held.label_index, scores)
 
 
-def check_precision(plan: Plan) -> None:
+def check_gpu(precision: TrainingPrecision) -> None:
     """Refuse float16 where there is no GPU, which alone computes in it; raises `ExperimentError`."""
-    if plan.precision == "float16" and not sees_gpu():
+    if precision == "float16" and not sees_gpu():
         raise ExperimentError(
             "fine_tune.precision is float16, and TensorFlow sees no GPU here: set it to float32, or to "
             "bfloat16 where the processor computes in it."

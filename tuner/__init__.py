@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tuner.api.results import SearchResult
     from tuner.api.searching import search
     from tuner.api.spot_checking import SpotCheckResult, spot_check
+    from tuner.api.training.fine_tuning import fine_tune
     from tuner.base.errors import InvalidInput, SearchError, TunerError
     from tuner.experiment.file import read_experiment
     from tuner.experiment.schema import Experiment
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tuner.models.featurizer import DeepImageFeaturizer
     from tuner.models.scorer import Scorer
     from tuner.registry.promotion import Promotion
+    from tuner.searches.tuning.fine_tune import FineTuning
     from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.serving.sql_function import register_sql_function
     from tuner.sparkdl.images import read_images, readImages
@@ -31,6 +33,7 @@ _MODULES = {
     "DeepImagePredictor": "tuner.sparkdl.predictor",
     "Experiment": "tuner.experiment.schema",
     "Features": "tuner.api.feature_arrays",
+    "FineTuning": "tuner.searches.tuning.fine_tune",
     "Import": "tuner.imports.importing",
     "InvalidInput": "tuner.base.errors",
     "Model": "tuner.api.models",
@@ -45,6 +48,7 @@ _MODULES = {
     "compare": "tuner.api.promotion",
     "evaluate_model": "tuner.serving.batch_evaluation",
     "features": "tuner.api.feature_arrays",
+    "fine_tune": "tuner.api.training.fine_tuning",
     "import_images": "tuner.imports.importing",
     "load": "tuner.api.models",
     "promote": "tuner.api.promotion",
@@ -62,6 +66,7 @@ __all__ = [
     "DeepImagePredictor",
     "Experiment",
     "Features",
+    "FineTuning",
     "Import",
     "InvalidInput",
     "Model",
@@ -76,6 +81,7 @@ __all__ = [
     "compare",
     "evaluate_model",
     "features",
+    "fine_tune",
     "import_images",
     "load",
     "promote",

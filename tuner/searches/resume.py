@@ -32,6 +32,7 @@ _FREE = (
     "registry.",
     "gate.",
     "spot_check.",
+    "fine_tune.",
     "search.max_evals",
     "search.parallelism",
     "search.early_stop",
@@ -39,6 +40,10 @@ _FREE = (
     "search.trial_timeout",
     "search.fit",
 )
+
+
+# What a fine-tuning reads of the search's part decides what it finds, and all of its own.
+_OF_TUNING = ("search.metric", "search.seed", "fine_tune.")
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,14 @@ class EarlierSearch:
 
 
 def find_search(
-    which: str, experiment_id: str | None = None, name: str | None = None, *, force: bool = False
+    which: str,
+    experiment_id: str | None = None,
+    name: str | None = None,
+    *,
+    force: bool = False,
+    kind: str = "search",
 ) -> EarlierSearch:
-    """Find a search.
+    """Find a search, or another kind of run that goes on: `fine-tune`.
 
     Parameters
     ----------
@@ -76,6 +86,8 @@ def find_search(
         The name in its experiment file, for `last`; None: any.
     force
         Take it even if another process is at work on it.
+    kind
+        Of the run.
 
     Returns
     -------
@@ -90,11 +102,11 @@ def find_search(
     opened = open_registry()
     try:
         check_answers(opened.uri)
-        run = _last(opened, experiment_id, name) if which == LAST else opened.client().get_run(which)
+        run = _last(opened, experiment_id, name, kind) if which == LAST else opened.client().get_run(which)
     except REFUSALS as error:
-        raise TrackingError(f"The search {which} cannot be resumed: {reason(error)}.") from error
-    if run.data.tags.get(names.KIND) != "search":
-        raise TrackingError(f"The run {which} is no search: give the id that the search showed, or last.")
+        raise TrackingError(f"The {kind} {which} cannot be resumed: {reason(error)}.") from error
+    if run.data.tags.get(names.KIND) != kind:
+        raise TrackingError(f"The run {which} is no {kind}: give the id that the {kind} showed, or last.")
     if not force:
         check_free(run)
     store = Tracking(opened.uri, run.info.experiment_id)
@@ -111,20 +123,20 @@ def find_search(
     )
 
 
-def _last(opened: Tracking, experiment_id: str | None, name: str | None) -> Run:
+def _last(opened: Tracking, experiment_id: str | None, name: str | None, kind: str) -> Run:
     client = opened.client()
     ids = (
         [experiment_id] if experiment_id else [found.experiment_id for found in client.search_experiments()]
     )
-    for run in found_runs(opened, ids, f"tags.`{names.KIND}` = 'search'", "start_time DESC"):
+    for run in found_runs(opened, ids, f"tags.`{names.KIND}` = '{kind}'", "start_time DESC"):
         if name is None or run.data.tags.get(names.EXPERIMENT) == name:
             return run
-    which = f"search {name}" if name else "search"
+    which = f"{kind} {name}" if name else kind
     raise TrackingError(f"There is no {which} to resume: start one without --resume.")
 
 
-def check_same(earlier: EarlierSearch, experiment: Experiment) -> None:
-    """Refuse an experiment that would find something else than the earlier search.
+def check_same(earlier: EarlierSearch, experiment: Experiment, *, tunes: bool = False) -> None:
+    """Refuse an experiment that would find something else than the earlier search, or fine-tuning.
 
     Raises
     ------
@@ -135,13 +147,19 @@ def check_same(earlier: EarlierSearch, experiment: Experiment) -> None:
     changed = [
         f"{key} was {before.get(key, 'not set')} and is {now.get(key, 'not set')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+        if before.get(key) != now.get(key) and not _is_free(key, tunes)
     ]
     if changed:
         raise ExperimentError(
             f"The search {earlier.run_id} cannot be resumed with another experiment: {'; '.join(changed)}. "
             "Resume it without --experiment and without these options, or start a new search."
         )
+
+
+def _is_free(key: str, tunes: bool) -> bool:
+    if tunes and key.startswith(("search.", "fine_tune.")):
+        return not key.startswith(_OF_TUNING)
+    return key.startswith(_FREE)
 
 
 def check_same_images(earlier: EarlierSearch, data_digest: str) -> None:
@@ -175,10 +193,14 @@ def ended_trials(earlier: EarlierSearch) -> list[TrialResult]:
 
 
 @contextmanager
-def resumable(run_id: str) -> Iterator[None]:
+def resumable(
+    run_id: str,
+    command: str = "search",
+    kept: str = "The features that were extracted and the trials that ended are kept.",
+) -> Iterator[None]:
     """Tell how to resume a search with whatever ends it but a mistake in what it was given."""
-    how = f"Resume it with: tuner search --resume {run_id}"
-    with advising("The features that were extracted and the trials that ended are kept.", how):
+    how = f"Resume it with: tuner {command} --resume {run_id}"
+    with advising(kept, how):
         try:
             yield
         except (SearchError, StoreError, TrackingError, MlflowException) as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from mlflow.entities import LoggedModel
 from rich.console import Console
 
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.steps import step_and_head
 from tuner.classifiers.linear import LinearHead
-from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.parameters import TrialParams, described
 from tuner.classifiers.rows.row import PCA
 from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.metrics import Evaluation, evaluate
@@ -26,6 +27,7 @@ from tuner.preparation.images import PreparedImages
 from tuner.preparation.tables import feature_table
 from tuner.registry.promotion import place_version
 from tuner.registry.versions import RegisteredVersion, describe_version, register_version
+from tuner.reports.markdown import markdown_text
 from tuner.reports.model_card import ModelFacts, model_card, short_card
 from tuner.reports.search import log_winner
 from tuner.searches.winners_onnx import winners_onnx
@@ -116,26 +118,49 @@ def finish_winner(
     logged = log_model(run, model, name=names.MODEL, files=brought_here(trial.model_files))
     log_winner(run, best, test, scored, logged.model_id)
     metric = experiment.search.metric
-    registered = register_version(
-        store,
-        logged,
-        name=experiment.model_name,
-        tags={
-            "backbone": params.backbone,
-            **({"classifier": params.classifier} if params.classifier else {}),
-            names.DATA_DIGEST: prepared.digest,
-            names.SEARCH_RUN: run.run_id,
-            names.TRIAL_RUN: str(best.run_id),
-            f"validation_{metric}": f"{best.metrics[metric]:.4f}",
-            **{f"test_{name}": f"{value:.4f}" for name, value in test.metrics.items()},
-        },
-    )
-    facts = _facts(experiment, prepared, best, test, str(registered.version))
+    tags = {
+        "backbone": params.backbone,
+        **({"classifier": params.classifier} if params.classifier else {}),
+        names.TRIAL_RUN: str(best.run_id),
+        f"validation_{metric}": f"{best.metrics[metric]:.4f}",
+    }
+    facts = _facts(experiment, prepared, best, test)
+    version = register_winner(session, store, run, experiment, prepared, logged, facts, tags)
+    return Winner(best.trial, str(best.run_id), best.name, params, best.metrics, test, version)
+
+
+def register_winner(
+    session: DriverSession,
+    store: Tracking,
+    run: RunLog,
+    experiment: Experiment,
+    prepared: PreparedImages,
+    logged: LoggedModel,
+    facts: ModelFacts,
+    tags: Mapping[str, str],
+) -> RegisteredVersion:
+    """Register a model that was tested, with its card, and give it its place.
+
+    Parameters
+    ----------
+    logged
+        The model with its two faces.
+    facts
+        What its card tells; of a version that is not there yet.
+    tags
+        Of the version, beside those that tell its run, its images and its test.
+    """
+    told = {
+        names.DATA_DIGEST: prepared.digest,
+        names.SEARCH_RUN: run.run_id,
+        **{f"test_{name}": f"{value:.4f}" for name, value in facts.test.metrics.items()},
+    }
+    registered = register_version(store, logged, name=experiment.model_name, tags={**tags, **told})
+    facts = replace(facts, version=str(registered.version))
     run.text(model_card(facts), names.MODEL_CARD_FILE)
     describe_version(store, registered, short_card(facts))
     sources = {experiment.images: (prepared.images, prepared.index)}
-    version = place_version(session, store, run, registered, experiment, sources)
-    return Winner(best.trial, str(best.run_id), best.name, params, best.metrics, test, version)
+    return place_version(session, store, run, registered, experiment, sources)
 
 
 def _fit(
@@ -181,20 +206,24 @@ def _test(head: Head, cache: FeatureCache, prepared: PreparedImages, network: Ne
 
 
 def _facts(
-    experiment: Experiment, prepared: PreparedImages, best: TrialResult, test: Evaluation, version: str
+    experiment: Experiment, prepared: PreparedImages, best: TrialResult, test: Evaluation
 ) -> ModelFacts:
     metric, params = experiment.search.metric, best.params
+    named = {} if params.classifier is None else {"classifier": params.classifier}
+    named |= {} if params.class_weight is None else {"class_weight": params.class_weight}
     files = {spec.name: spec.file for spec in experiment.search.backbone}
     return ModelFacts(
         name=experiment.model_name,
-        version=version,
+        version="",
         alias=experiment.registry.alias,
         images=experiment.images,
         data_digest=prepared.digest,
         split=prepared.index,
         network=params.backbone,
         own_network=files[params.backbone] is not None,
-        params=params,
+        kind=f"{params.row.title} on the features of {markdown_text(params.backbone)}",
+        gives=params.row.gives,
+        chosen=described(params.values | named),
         validation=(metric, best.metrics[metric]),
         test=test,
     )

@@ -61,11 +61,13 @@ class RunLog:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, Any] | None = None,
         histories: Mapping[str, Sequence[float]] | None = None,
+        step: int = 0,
         model_id: str | None = None,
     ) -> None:
         """Write parameters, metrics, tags and stepped metrics (`histories`) in one request.
 
-        A parameter that the run has with another value becomes a tag. `model_id` is the model, if any, that
+        `step` is that of the metrics. A parameter that the run has with another value becomes a tag.
+        `model_id` is the model, if any, that
         the metrics are of, too.
         """
         given = {key: str(value) for key, value in (params or {}).items()}
@@ -73,7 +75,8 @@ class RunLog:
         self._params = given | self._params
         now = int(time.time() * 1000)
         values = [
-            Metric(key, float(value), now, 0, model_id=model_id) for key, value in (metrics or {}).items()
+            Metric(key, float(value), now, step, model_id=model_id)
+            for key, value in (metrics or {}).items()
         ]
         for key, history in (histories or {}).items():
             values += [Metric(key, float(value), now, step) for step, value in enumerate(history)]

@@ -129,7 +129,9 @@ class FineTune(Frozen):
     warm_up_epochs: int = Field(default=20, ge=0)
     warm_up_optimizer: Optimizer = "rmsprop"
     warm_up_learning_rate: Rates = _one(1e-3)
-    unfreeze: Annotated[tuple[int | str, ...], BeforeValidator(_read_unfreeze)] = (15,)
+    unfreeze: Annotated[tuple[int | str, ...], BeforeValidator(_read_unfreeze)] = Field(
+        default=15, validate_default=True
+    )
     epochs: int = Field(default=50, ge=0)
     optimizer: Optimizer = "sgd"
     learning_rate: Rates = _one(1e-3)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.api.feature_arrays import Features, features
-    from tuner.api.learning import LearnResult, learn
     from tuner.api.models import Model, load
     from tuner.api.promotion import ModelComparison, compare, promote
     from tuner.api.results import SearchResult
     from tuner.api.searching import search
     from tuner.api.spot_checking import SpotCheckResult, spot_check
+    from tuner.api.training.fine_tuning import fine_tune
+    from tuner.api.training.learning import LearnResult, learn
     from tuner.base.errors import InvalidInput, SearchError, TunerError
     from tuner.experiment.file import read_experiment
     from tuner.experiment.schema import Experiment
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tuner.models.featurizer import DeepImageFeaturizer
     from tuner.models.scorer import Scorer
     from tuner.registry.promotion import Promotion
+    from tuner.searches.tuning.fine_tune import FineTuning
     from tuner.serving.batch_evaluation import ModelEvaluation, evaluate_model
     from tuner.serving.sql_function import register_sql_function
     from tuner.sparkdl.images import read_images, readImages
@@ -32,9 +34,10 @@ _MODULES = {
     "DeepImagePredictor": "tuner.sparkdl.predictor",
     "Experiment": "tuner.experiment.schema",
     "Features": "tuner.api.feature_arrays",
+    "FineTuning": "tuner.searches.tuning.fine_tune",
     "Import": "tuner.imports.importing",
     "InvalidInput": "tuner.base.errors",
-    "LearnResult": "tuner.api.learning",
+    "LearnResult": "tuner.api.training.learning",
     "Model": "tuner.api.models",
     "ModelComparison": "tuner.api.promotion",
     "ModelEvaluation": "tuner.serving.batch_evaluation",
@@ -47,8 +50,9 @@ _MODULES = {
     "compare": "tuner.api.promotion",
     "evaluate_model": "tuner.serving.batch_evaluation",
     "features": "tuner.api.feature_arrays",
+    "fine_tune": "tuner.api.training.fine_tuning",
     "import_images": "tuner.imports.importing",
-    "learn": "tuner.api.learning",
+    "learn": "tuner.api.training.learning",
     "load": "tuner.api.models",
     "promote": "tuner.api.promotion",
     "readImages": "tuner.sparkdl.images",
@@ -65,6 +69,7 @@ __all__ = [
     "DeepImagePredictor",
     "Experiment",
     "Features",
+    "FineTuning",
     "Import",
     "InvalidInput",
     "LearnResult",
@@ -80,6 +85,7 @@ __all__ = [
     "compare",
     "evaluate_model",
     "features",
+    "fine_tune",
     "import_images",
     "learn",
     "load",

@@ -1,12 +1,13 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.conftest import FinishedSearch
 from tests.helpers.searches import tracking
 from tuner.base.errors import NetworkError
 from tuner.base.files import file_digest
-from tuner.networks.store import NetworkStore
+from tuner.networks.store import NetworkStore, Tuned, is_tuned
 from tuner.tracking.names import NETWORKS_FOLDER
 
 STORE = Path(".tuner") / "networks"
@@ -89,3 +90,73 @@ def test_a_network_that_is_stored_keeps_its_bytes(here: Path) -> None:
     for text in ("first", "second"):
         kept = NetworkStore().keep(DIGEST, ".keras", 3, lambda aside, text=text: aside.write_text(text))
     assert NetworkStore().path(kept).read_text() == "first"
+
+
+# Tuned networks ------------------------------------------------------------------------------------
+
+INDEX = pd.DataFrame({"digest": list("abcdef")})
+SPLIT = INDEX.assign(part=["train", "train", "train", "validation", "test", "test"])
+
+
+def tuned(run_id: str = "r1") -> Tuned:
+    return Tuned((32, 48), "tf", run_id, "0f0f", SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (SPLIT["part"], None),
+        (["train", "train", "train", "train", "validation", "test"], None),
+        (["train", "train", "validation", "validation", "test", "test"], "1 for validation"),
+        (["test", "train", "train", "validation", "test", "test"], "1 for test"),
+        (["train", "train", "train", "test", "test", "test"], "1 for test"),
+        (["fold-0", "fold-1", "fold-0", "fold-1", "test", "test"], "3 for validation"),
+    ],
+)
+def test_a_tuned_network_is_not_judged_by_what_it_learned_from(parts: list[str], told: str | None) -> None:
+    """Or was chosen by: the fourth image, which may be learned from, and rank, but not test."""
+    given = pd.Series(list(parts))
+    if told is None:
+        tuned().check_split("mine", INDEX, given)
+        return
+    with pytest.raises(NetworkError, match=rf"The network mine was tuned on images .* \({told}\).*run r1"):
+        tuned().check_split("mine", INDEX, given)
+
+
+def test_images_that_it_has_not_seen_may_be_anywhere() -> None:
+    index = pd.DataFrame({"digest": ["new", "a"]})
+    tuned().check_split("mine", index, pd.Series(["test", "train"]))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_tuned_network_is_read_back(here: Path, graph: bool) -> None:
+    file = tuned().write(here, lambda target: target.mkdir() if graph else target.touch(), graph=graph)
+    read, found = Tuned.read(here)
+    assert found == file
+    assert (read.input_size, read.preprocessing, read.run_id, read.data_digest) == (
+        (32, 48),
+        "tf",
+        "r1",
+        "0f0f",
+    )
+    assert read.split.equals(SPLIT)
+
+
+def test_a_tuned_network_is_fetched_once_and_what_is_none_is_a_sentence(here: Path) -> None:
+    """By the address of a folder, which MLflow fetches as it does an artifact of a run."""
+    (here / "run").mkdir()
+    store = NetworkStore(here / "cache")
+    with pytest.raises(NetworkError, match=r"The network mine cannot be had from .*run: .* \(give runs:/"):
+        store.tuned("mine", str(here / "run"))
+    tuned().write(here / "run", lambda target: target.write_text("x"), graph=False)
+    read, file = store.tuned("mine", str(here / "run"))
+    assert read.run_id == "r1"
+    assert file.read_text() == "x"
+    file.write_text("here")
+    assert store.tuned("mine", str(here / "run"))[1].read_text() == "here"
+
+
+def test_an_artifact_of_a_run_is_no_file_of_a_disk() -> None:
+    assert is_tuned(Path("runs:/id/network"))
+    assert not is_tuned(Path("/runs/network.keras"))
+    assert not is_tuned(None)

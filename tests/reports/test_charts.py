@@ -261,3 +261,21 @@ def test_the_leaderboard_has_the_parameters_of_all_classifiers() -> None:
         charts.score_by_backbone(several(), "accuracy"),
     ):
         assert "sklearn.Ridge, alpha" in figure.to_json()
+
+
+def test_learning_curves_show_phases_and_the_epoch_that_is_kept() -> None:
+    epochs = pd.DataFrame(
+        {
+            "number": [1, 2, 3, 4],
+            "phase": ["warm-up"] * 2 + ["tuning"] * 2,
+            "loss": [2.0, 1.0, 0.5, 0.4],
+            "train_accuracy": [0.2, 0.4, 0.8, 0.9],
+            "validation_logLoss": [2.0, 1.5, 1.0, 1.1],
+            "validation_accuracy": [0.1, 0.3, 0.7, 0.6],
+        }
+    )
+    figure = charts.learning_curves(epochs, "accuracy", best=3)
+    curves = {trace.name: list(trace.y) for trace in figure.data}
+    assert set(curves) == {"loss", "train_accuracy", "validation_logLoss", "validation_accuracy"}
+    assert curves["validation_accuracy"] == [0.1, 0.3, 0.7, 0.6]
+    assert [line.x0 for line in figure.layout.shapes] == [2.5, 3]

@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import evaluate
 from tuner.reports.model_card import DESCRIPTION_LENGTH, ModelFacts, model_card, short_card, wilson
 
@@ -23,7 +22,9 @@ def facts(labels: tuple[str, ...] = ("cat", "<b>|dog"), **changes) -> ModelFacts
         "split": split,
         "network": "VGG16",
         "own_network": False,
-        "params": TrialParams.of(backbone="VGG16", regParam=0.1, elasticNetParam=0.5, maxIter=7),
+        "kind": "logistic regression on the features of VGG16",
+        "gives": "probability",
+        "chosen": "regParam 0.1, elasticNetParam 0.5, maxIter 7",
         "validation": ("accuracy", 0.9),
         "test": evaluate(truth, np.eye(len(labels))[said], labels),
     }
@@ -87,12 +88,12 @@ def test_whatever_is_too_long_is_cut():
 
 
 def test_the_card_names_the_classifier_and_says_that_it_gives_no_probabilities() -> None:
-    ridge = TrialParams.of("VGG16", "sklearn.Ridge", "balanced", alpha=2, prestep="PCA", k=9)
     truth = np.repeat([0, 1], 3)
     test = evaluate(truth, np.eye(2)[truth], ("cat", "dog"), "decision")
-    card = model_card(facts(("cat", "dog"), params=ridge, test=test))
-    assert "scikit-learn's ridge classifier on the features of VGG16" in card
-    assert "Parameters: sklearn.Ridge, alpha 2, prestep PCA, k 9, class_weight balanced; accuracy" in card
+    kind = "scikit-learn's ridge classifier on the features of VGG16"
+    card = model_card(facts(("cat", "dog"), kind=kind, chosen="alpha 2", gives="decision", test=test))
+    assert f"of 2 classes: {kind}. It calls 6 of 6" in card
+    assert "Parameters: alpha 2; accuracy" in card
     assert "It gives no probabilities: its answers have `decision`" in card
     assert "logLoss" not in card
     assert "no probabilities" not in model_card(facts())

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import FinishedSearch
 from tuner.base.errors import ExperimentError, TrackingError
+from tuner.experiment.schema import Experiment
 from tuner.searches.resume import (
     LAST,
     EarlierSearch,
@@ -14,6 +16,7 @@ from tuner.searches.resume import (
     ended_trials,
     find_search,
 )
+from tuner.tracking.store import Tracking
 
 pytestmark = pytest.mark.usefixtures("search_store")
 
@@ -72,7 +75,7 @@ def test_a_search_is_found_by_its_run_and_as_the_last(
     ("which", "sentence"),
     [
         ("0" * 32, "cannot be resumed: "),
-        ("a trial", "is no search: give the id that the search showed, or last"),
+        ("a trial", "is no search: give the id that it showed, or last"),
     ],
 )
 def test_what_is_no_search_is_one_sentence(
@@ -115,3 +118,20 @@ def test_the_trials_that_ended_come_back_by_number(
     assert {result.run_id for result in found} == set(runs)
     for result in found:
         assert result.metrics["accuracy"] == runs[str(result.run_id)].data.metrics["accuracy"]
+
+
+def test_a_fine_tuning_goes_on_with_its_own_settings_and_a_search_with_its_own() -> None:
+    data = {"name": "a", "images": "b", "search": {"backbone": "VGG16"}}
+    before = Experiment.model_validate(data)
+    earlier = EarlierSearch(Tracking("sqlite://", "0"), "r", before, None, "KILLED", datetime.now())
+    longer = Experiment.model_validate(data | {"fine_tune": {"epochs": 9}})
+    fixed = Experiment.model_validate(data | {"search": {"backbone": "VGG16", "regParam": 0.1}})
+    seeded = Experiment.model_validate(data | {"search": {"backbone": "VGG16", "seed": 7}})
+    check_same(earlier, longer)
+    check_same(earlier, fixed, tunes=True)
+    with pytest.raises(ExperimentError, match=r"fine_tune\.epochs was 50 and is 9"):
+        check_same(earlier, longer, tunes=True)
+    with pytest.raises(ExperimentError, match=r"search\.seed was 42 and is 7"):
+        check_same(earlier, seeded, tunes=True)
+    with pytest.raises(ExperimentError, match=r"search\.regParam was"):
+        check_same(earlier, fixed)

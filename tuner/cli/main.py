@@ -35,6 +35,7 @@ from tuner.cli.options import option as _option
 from tuner.cli.results import result_json, show_result
 from tuner.cli.screen import MODELS, SEARCHES, Screen, end_at_once, say_stopped
 from tuner.cli.startup import prepare_process
+from tuner.cli.training import fine_tune as cli_fine_tune
 from tuner.cli.training import learn as cli_learn
 from tuner.drafts.examples import DEFAULT_FILE
 
@@ -237,7 +238,15 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 # As `tuner --help` lists them.
-for _group in (cli_begin.app, app, cli_spot_check.app, cli_learn.app, cli_models.app, cli_machine.app):
+for _group in (
+    cli_begin.app,
+    app,
+    cli_spot_check.app,
+    cli_fine_tune.app,
+    cli_learn.app,
+    cli_models.app,
+    cli_machine.app,
+):
     commands.add_typer(_group)
 
 

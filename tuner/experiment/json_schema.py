@@ -15,6 +15,7 @@ from pydantic_core import core_schema
 
 from tuner.experiment.schema import Experiment
 
+_READ = ("function-before", "function-after")  # by functions of ours, before or after pydantic
 _TEXT, _NUMBER = {"type": "string"}, {"type": "number"}
 
 
@@ -74,7 +75,7 @@ def _is_written_as_text(schema: Any) -> bool:
     inner = schema.get("schema")
     return (
         written.get("type") == "function-plain" and written.get("return_schema") == {"type": "str"}
-    ) or (schema["type"] == "function-before" and inner is not None and _is_written_as_text(inner))
+    ) or (schema["type"] in _READ and inner is not None and _is_written_as_text(inner))
 
 
 def _read_from_text(made: JsonSchemaValue) -> JsonSchemaValue:

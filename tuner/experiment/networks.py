@@ -14,7 +14,8 @@ class NetworkSpec(Frozen):
 
     `weights` is `imagenet`, `random` (with `seed`) or a path to a `.h5` or `.keras` file, for a network
     of the table; `file` is a network of one's own (`.keras` or a SavedModel folder), which needs
-    `input_size` (height, width in pixels) and `preprocessing`. `pooling` is what becomes of its last map.
+    `input_size` (height, width in pixels) and `preprocessing`, or a tuned one, `runs:/<id>/network`, which
+    has them. `pooling` is what becomes of its last map.
     """
 
     name: str = Field(min_length=1, max_length=NAME_LENGTH, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -33,7 +34,10 @@ class NetworkSpec(Frozen):
     @model_validator(mode="after")
     def _own_network_is_described(self) -> NetworkSpec:
         if self.file is not None:
-            missing = [k for k in ("input_size", "preprocessing") if getattr(self, k) is None]
+            tuned = self.file.parts[:1] == ("runs:",)  # it says itself what it takes
+            missing = (
+                [] if tuned else [k for k in ("input_size", "preprocessing") if getattr(self, k) is None]
+            )
             if missing:
                 raise ValueError(
                     f"the network {self.name} comes from a file, so {' and '.join(missing)} must be "

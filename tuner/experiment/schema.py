@@ -11,10 +11,11 @@ from tuner.base.choices import NEEDS_PROBABILITY, Decoding, GivenSplit, Metric, 
 from tuner.base.files import DEFAULT_CACHE
 from tuner.classifiers.space import Frozen
 from tuner.experiment.fields import CHALLENGER, NAME_LENGTH, MaybePath, Name, PlaceOf, Ratio
-from tuner.experiment.learning import LearnSettings
 from tuner.experiment.networks import NetworkSpec
 from tuner.experiment.search import SearchSettings, check_metric
 from tuner.experiment.spots import SpotCheck
+from tuner.experiment.training.fine_tuning import FineTune
+from tuner.experiment.training.learning import LearnSettings
 
 
 class Split(Frozen):
@@ -105,6 +106,8 @@ class Experiment(Frozen):
         What a spot-check tries.
     learn
         What learns a batch at a time, and how.
+    fine_tune
+        How a network is trained.
     registry
         Where the winner goes.
     gate
@@ -122,6 +125,7 @@ class Experiment(Frozen):
     search: SearchSettings = _NO_SEARCH
     spot_check: SpotCheck = SpotCheck()
     learn: LearnSettings = LearnSettings()
+    fine_tune: FineTune = FineTune()
     registry: Registry = Registry()
     gate: Gate = Gate()
 

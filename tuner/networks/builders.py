@@ -99,7 +99,7 @@ def build_with_random_weights(
     if name == "GlyphNet":
         import_keras()
         return build_glyphnet(seed)
-    with _seeded(seed):
+    with seeded(seed):
         if name in LITE_NETWORKS:
             return _build_lite(name, input_size, include_top, pooling)
         return _build(name, input_size, None, include_top, pooling)
@@ -222,7 +222,7 @@ def _retrieve(url: str, target: str, report: Callable[[int, int, int], object]) 
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed the initializers of Keras, and leave the generators of the process as they were."""
     keras = import_keras()
     python, numpy = random.getstate(), np.random.get_state()

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,8 @@ from tuner.base.wording import VERBOSE, first_sentence
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
 # With all weights as constants, ResNet50's first call takes three seconds and a gigabyte more.
 _CONSTANT_VALUES = 16 * 2**10
+
+_SIGNATURE = "serving_default"  # of a SavedModel: what it is to do for whoever serves it
 
 # TensorFlow's libraries write these whatever the settings, on every machine without a GPU.
 _NOTICES = (
@@ -68,11 +70,24 @@ def import_tensorflow_lightly() -> None:
 
 @lru_cache(maxsize=1)
 def _look_for_devices() -> None:
-    """Look for GPUs now, not at the first image; a process does so once, and after it was forked."""
+    """Look for GPUs now, not at the first image; a process does so once, and after it was forked.
+
+    A GPU's memory is taken as it is needed, not all at once: other workers may be on it.
+    """
     import tensorflow as tf
 
     with _without_notices():
-        tf.config.list_physical_devices()
+        for gpu in tf.config.list_physical_devices("GPU"):
+            with suppress(RuntimeError):  # it computes already, for somebody else in this process
+                tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def sees_gpu() -> bool:
+    """Whether TensorFlow sees a GPU in this process."""
+    import_keras()
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextmanager
@@ -153,7 +168,7 @@ def feature_graph(
         raise NetworkError(f"There is no network {file}: check the path.")
     check_precision(file, precision)
     if file.suffix != ".keras":
-        return _traced(_open_saved_model(file), file, input_size, pooling)
+        return _traced(open_saved_model(file), file, input_size, pooling)
     network = _with_constants(open_keras(file, input_size, precision))
     return _traced(network, file, input_size, pooling)
 
@@ -183,7 +198,7 @@ def open_keras(file: Path, input_size: tuple[int, int], precision: Precision) ->
         raise NetworkError(f"The network {file} cannot be loaded as a Keras file: {reason}.") from error
     _check_input(network, file, input_size)
     if precision == "bfloat16":
-        _compute_in_bfloat16(network)
+        compute_in(network, "mixed_bfloat16")
     return network
 
 
@@ -200,12 +215,21 @@ def _check_input(network: Any, file: Path, input_size: tuple[int, int]) -> None:
         )
 
 
-def _open_saved_model(file: Path) -> Any:
+def open_saved_model(file: Path, *, trainable: bool = False) -> Any:
+    """Open a SavedModel, or the zip of one, as a `keras.layers.TFSMLayer`; errors as `open_network`.
+
+    Called, it gives what the signature `serving_default` does; with `trainable`, its variables learn.
+    """
     keras = import_keras()
     try:
         with _unpacked(file) as folder:
-            return keras.layers.TFSMLayer(str(folder), call_endpoint="serving_default")
+            return keras.layers.TFSMLayer(str(folder), call_endpoint=_SIGNATURE, trainable=trainable)
     except Exception as error:  # a file from outside can fail in any way
+        if f"'{_SIGNATURE}' is neither" in str(error):
+            raise NetworkError(
+                f"The SavedModel {file} has no serving signature {_SIGNATURE}, so it is not known what to "
+                "call: save it by Keras's export, or with signatures=."
+            ) from error
         raise NetworkError(
             f"The network {file} is neither a .keras file nor a SavedModel folder that can be "
             f"loaded: {first_sentence(error)}."
@@ -222,13 +246,13 @@ def _unpacked(file: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _compute_in_bfloat16(network: Any) -> None:
-    """Let every layer compute in bfloat16, with its weights as they are; nested networks too."""
+def compute_in(network: Any, policy: str) -> None:
+    """Let every layer compute as a policy of Keras's says, its weights as they are; nested ones, too."""
     keras = import_keras()
     for layer in network.layers:
         if isinstance(layer, keras.Model):
-            _compute_in_bfloat16(layer)
-        layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+            compute_in(layer, policy)
+        layer.dtype_policy = keras.DTypePolicy(policy)
 
 
 def _with_constants(network: Any) -> Callable[..., Any]:
@@ -284,6 +308,13 @@ def _pooled(output: Any, pooling: Pooling) -> Any:
     if pooling == "none":
         return tf.keras.layers.Flatten()(output)
     return (tf.reduce_mean if pooling == "avg" else tf.reduce_max)(output, axis=(1, 2))
+
+
+def pooling_layer(pooling: Pooling) -> Any:
+    """What becomes of a network's last map, as a layer of Keras's."""
+    layers = import_keras().layers
+    made = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "none": layers.Flatten}
+    return made[pooling]()
 
 
 def _check_output(shape: Any, file: Path) -> None:

@@ -35,7 +35,7 @@ from tuner.networks.files import (
     pack_saved_model,
 )
 from tuner.networks.onnx.session import SUFFIX, open_onnx
-from tuner.networks.store import NetworkStore, StoredNetwork
+from tuner.networks.store import NetworkStore, StoredNetwork, is_tuned
 from tuner.networks.table import NETWORKS, Architecture, find_architecture
 
 _KEY_VERSION = 2  # of the cache's keys: raise it when the pixels of every image change
@@ -173,7 +173,7 @@ def resolve_network(
     CacheError
         The store cannot be written.
     """
-    wanted = _checked(spec, precision, include_top)
+    wanted = _checked(_fetched(spec, store), precision, include_top)
     stored = store.recall(wanted.identity) or store.make_once(wanted.identity, lambda: _make(wanted, store))
     return _network(wanted, stored, precision, store, decoding)
 
@@ -182,7 +182,7 @@ def recall_network(
     spec: NetworkSpec, precision: Precision, store: NetworkStore, decoding: Decoding = DEFAULT_DECODING
 ) -> Network | None:
     """Give what `resolve_network` would, if it was resolved before; errors are the same."""
-    wanted = _checked(spec, precision)
+    wanted = _checked(_fetched(spec, store), precision)
     stored = store.recall(wanted.identity)
     return _network(wanted, stored, precision, store, decoding) if stored else None
 
@@ -226,6 +226,15 @@ def _open_once(
 @lru_cache(maxsize=2)
 def _open_onnx_once(file: Path, input_size: tuple[int, int], threads: int) -> FeatureFunction:
     return open_onnx(file, input_size, threads)
+
+
+def _fetched(spec: NetworkSpec, store: NetworkStore) -> NetworkSpec:
+    """A tuned network as one of a file that is here; any other as it is."""
+    if not is_tuned(spec.file):
+        return spec
+    tuned, file = store.tuned(spec.name, str(spec.file))
+    described = {"input_size": tuned.input_size, "preprocessing": tuned.preprocessing}
+    return spec.model_copy(update={**described, "file": file})
 
 
 def _checked(spec: NetworkSpec, precision: Precision, include_top: bool = False) -> _Wanted:

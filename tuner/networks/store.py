@@ -1,4 +1,4 @@
-"""The store of networks: their files, named by their digests, and what each was made of."""
+"""The store of networks: their files, named by their digests, what each was made of, and tuned ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock
 
+from tuner.base.choices import Preprocessing
 from tuner.base.errors import CacheError, NetworkError
 from tuner.base.files import DEFAULT_CACHE, file_digest, write_aside
 from tuner.base.wording import first_line
+from tuner.images.splits import TEST, TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,96 @@ class StoredNetwork:
     digest: str
     file: str
     width: int
+
+
+TUNED_FOLDER = "network"
+"""The artifact of a run that fine-tuned a network: `runs:/<id>/network`."""
+
+_TUNED_FILE, _TUNED_MODEL, _TUNED_GRAPH = "network.json", "network.keras", "saved_model"
+_SPLIT_FILE = "split.parquet"
+
+
+def is_tuned(file: Path | None) -> bool:
+    """Whether an experiment's file of a network is an artifact of a run, not one of a disk."""
+    return file is not None and file.parts[:1] == ("runs:",)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A network that was tuned, with what it was tuned on.
+
+    Attributes
+    ----------
+    input_size, preprocessing
+        What it takes: height and width in pixels, and what is done to them.
+    run_id
+        The run that tuned it.
+    data_digest
+        Of the images, their labels and their split.
+    split
+        One row an image: `digest`, `part`, of which it learned from `train` and was chosen by `validation`.
+    """
+
+    input_size: tuple[int, int]
+    preprocessing: Preprocessing
+    run_id: str
+    data_digest: str
+    split: pd.DataFrame
+
+    def write(self, folder: Path, save: Callable[[Path], object], *, graph: bool) -> Path:
+        """Write what `TUNED_FOLDER` holds; `save` writes the network, as a SavedModel with `graph`."""
+        described = {
+            "input_size": self.input_size,
+            "preprocessing": self.preprocessing,
+            "run_id": self.run_id,
+            "data_digest": self.data_digest,
+        }
+        (folder / _TUNED_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
+        self.split[["digest", "part"]].to_parquet(folder / _SPLIT_FILE, index=False)
+        file = folder / (_TUNED_GRAPH if graph else _TUNED_MODEL)
+        save(file)
+        return file
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Tuned, Path]:
+        """Read what `write` wrote, and where the network's file is; raises OSError or ValueError."""
+        data = json.loads((folder / _TUNED_FILE).read_text(encoding="utf-8"))
+        data["input_size"] = tuple(data["input_size"])
+        graph = folder / _TUNED_GRAPH
+        return cls(**data, split=pd.read_parquet(folder / _SPLIT_FILE)), (
+            graph if graph.is_dir() else folder / _TUNED_MODEL
+        )
+
+    def check_split(self, name: str, index: pd.DataFrame, parts: pd.Series) -> None:
+        """Refuse images of which some that it learned from, or was chosen by, would judge what it can.
+
+        Parameters
+        ----------
+        name
+            Its name in the experiment.
+        index, parts
+            The images that can be used, with their `digest`, and the part of each.
+
+        Raises
+        ------
+        NetworkError
+            How many images it is, and whose split to take.
+        """
+        before = dict(zip(self.split["digest"], self.split["part"], strict=True))
+        known = index["digest"].map(before)
+        learned, chosen = known == TRAIN, known == VALIDATION
+        in_test, ranks = parts == TEST, ~parts.isin([TEST, TRAIN])  # folds rank, too
+        counts = {
+            TEST: int((in_test & (learned | chosen)).sum()),
+            VALIDATION: int((ranks & learned).sum()),
+        }
+        if any(counts.values()):
+            told = " and ".join(f"{count} for {part}" for part, count in counts.items() if count)
+            raise NetworkError(
+                f"The network {name} was tuned on images that this split holds back ({told}), so it would "
+                f"be judged by what it has learned: take the split and the seed of the run {self.run_id} "
+                f"(experiment.yaml there; data digest {self.data_digest}), or another backbone."
+            )
 
 
 class NetworkStore:
@@ -147,6 +240,36 @@ class NetworkStore:
                 )
             place = self.folder / f"{digest}{file.suffix}"
             return place if place.exists() else file.replace(place)
+
+    def tuned(self, name: str, uri: str) -> tuple[Tuned, Path]:
+        """Fetch a tuned network from its run, once; gives it, and where its file is here.
+
+        Raises
+        ------
+        NetworkError
+            There is no such run or artifact, it is no tuned network, or it cannot be fetched.
+        CacheError
+            The store cannot be written.
+        """
+        import mlflow
+
+        place = self.folder / "tuned" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+        try:
+            if not place.is_dir():
+                with self._writing():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=place.parent) as aside:
+                    fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=aside))
+                    Tuned.read(fetched)
+                    fetched.rename(place)
+            return Tuned.read(place)
+        except CacheError:
+            raise
+        except Exception as error:  # each kind of store has its own
+            raise NetworkError(
+                f"The network {name} cannot be had from {uri}: {first_line(error)} (give runs:/ID/"
+                f"{TUNED_FOLDER} of a run of tuner fine-tune, and check MLFLOW_TRACKING_URI)."
+            ) from error
 
     def _record(self, wanted: Mapping[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tuner.base.errors import CacheError
 from tuner.classifiers.parameters import TrialParams
+from tuner.experiment.networks import NetworkSpec
 from tuner.experiment.schema import Experiment
 from tuner.extraction.cache import FeatureCache
 from tuner.images.files import read_file
@@ -19,6 +20,7 @@ from tuner.images.index import ImageSet, contents, index_images
 from tuner.images.sources import read_images
 from tuner.images.splits import GIVEN, TEST, split_images
 from tuner.networks.resolution import Network, recall_network, resolve_network
+from tuner.networks.store import is_tuned
 from tuner.preparation.classifiers import check_sizes
 from tuner.preparation.features import extract_features
 from tuner.preparation.findings import (
@@ -72,7 +74,7 @@ def data_digest(rows: pd.DataFrame) -> str:
     return hashlib.sha256(content.to_csv(index=False).encode()).hexdigest()[:16]
 
 
-def _split(index: pd.DataFrame, experiment: Experiment) -> pd.Series:
+def split_of(index: pd.DataFrame, experiment: Experiment) -> pd.Series:
     """The parts of images, once those that leave their part are gone (`leaked`)."""
     split = experiment.split
     return split_images(index, split.test, split.validation, split.validation_ratio, experiment.search.seed)
@@ -140,7 +142,9 @@ def prepare_images(
     fail = experiment.on_bad_image == "fail"
     # What is wrong is said before the first image is decoded, as far as it shows.
     kept = keep_apart(usable(mark_conflicts(index), images.labels, fail), experiment.split)[0]
-    check_sizes(experiment, _split(kept, experiment), networks.values(), combinations)
+    parts = split_of(kept, experiment)
+    check_tuned(experiment.search.backbone, cache, kept, parts)
+    check_sizes(experiment, parts, networks.values(), combinations)
     done = extract_features(
         session,
         cache,
@@ -153,22 +157,50 @@ def prepare_images(
     known = [cache.known(network) for network in networks.values()]
     undecided = {digest: error for extraction in done for digest, error in extraction.undecided.items()}
     outcome = mark_conflicts(with_outcomes(index, known, undecided))
+    prepared = split_outcome(images, outcome, undecided, experiment, console)
+    for note in about_values(prepared.index, known[0], experiment.max_value):
+        console.print(note, markup=False, soft_wrap=True)
+    return replace(prepared, networks=networks, extracted=sum(extraction.extracted for extraction in done))
+
+
+def check_tuned(
+    specs: Iterable[NetworkSpec], cache: FeatureCache, index: pd.DataFrame, parts: pd.Series
+) -> None:
+    """Refuse tuned networks that learned from what would judge them; raises `NetworkError`."""
+    for spec in specs:
+        if is_tuned(spec.file):
+            tuned, _ = cache.networks.tuned(spec.name, str(spec.file))
+            tuned.check_split(spec.name, index, parts)
+
+
+def split_outcome(
+    images: ImageSet,
+    outcome: pd.DataFrame,
+    undecided: Mapping[str, str],
+    experiment: Experiment,
+    console: Console,
+) -> PreparedImages:
+    """Split what can be used of decoded images, and say what is left out; no network has seen them.
+
+    `outcome` is their index with the reason, if any, why an image cannot be used; `undecided` has those, by
+    digest, that say nothing of the image itself.
+    """
+    fail = experiment.on_bad_image == "fail"
     good, copies = keep_apart(usable(outcome, images.labels, fail), experiment.split)
     bad = outcome[outcome["error"].notna()].rename(columns={"error": "reason"})
     quarantine = pd.concat([bad, copies]).sort_index()[["path", "label", "reason"]]
-    parts = _split(good, experiment)
+    parts = split_of(good, experiment)
     for note in (
         *left_out(quarantine, len(outcome), undecided),
         *about_split(good, parts, experiment.split),
-        *about_values(good, known[0], experiment.max_value),
     ):
         console.print(note, markup=False, soft_wrap=True)
     return PreparedImages(
         images=images,
         index=good.drop(columns=GIVEN, errors="ignore").assign(part=parts).reset_index(drop=True),
         quarantine=quarantine.reset_index(drop=True),
-        networks=networks,
-        extracted=sum(extraction.extracted for extraction in done),
+        networks={},
+        extracted=0,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike
 
 from tuner.base.columns import LABEL_INDEX, PART, PATH
 from tuner.base.errors import CacheError
@@ -151,9 +152,9 @@ def write_matrices(cache: FeatureCache, prepared: PreparedImages, folder: Path) 
     return FeatureMatrices(folder.absolute(), files, matrix_bytes(prepared))
 
 
-def map_new_file(file: Path, shape: tuple[int, int]) -> np.memmap:
-    """Make a `.npy` file of float32 zeros and map it; all its room on the disk is taken at once."""
-    matrix: np.memmap = open_memmap(file, "w+", np.float32, shape)
+def map_new_file(file: Path, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.memmap:
+    """Make a `.npy` file of zeros and map it; all its room on the disk is taken at once."""
+    matrix: np.memmap = open_memmap(file, "w+", dtype, shape)
     with file.open("r+b") as made:
         # To write to a mapped page that finds no room on the disk would end this process, without a word.
         os.posix_fallocate(made.fileno(), 0, os.fstat(made.fileno()).st_size)

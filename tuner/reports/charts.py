@@ -121,6 +121,40 @@ def optimisation_history(trials: pd.DataFrame, metric: str) -> go.Figure:
     return figure.update_layout(yaxis_title=metric)
 
 
+def learning_curves(epochs: pd.DataFrame, metric: str, best: int) -> go.Figure:
+    """Draw what each epoch of a training showed: the losses to the left, the scores to the right.
+
+    Parameters
+    ----------
+    epochs
+        One row an epoch: `number`, `phase`, `loss`, `train_accuracy`, and `validation_` and each metric.
+    metric
+        What epochs are ranked by.
+    best
+        The number of the epoch that is kept.
+    """
+    figure = _figure(f"loss and {metric} by epoch", [])
+    validated = f"validation_{metric}"
+    curves = {"loss": "y", "validation_logLoss": "y", "train_accuracy": "y2", validated: "y2"}
+    for name, axis in curves.items():
+        figure.add_scatter(
+            x=epochs["number"],
+            y=epochs[name],
+            yaxis=axis,
+            mode="lines+markers",
+            name=name,
+            text=epochs["phase"],
+            hovertemplate=f"%{{text}}, epoch %{{x}}<br>{name} %{{y:.4f}}",
+        )
+    for first in epochs.groupby("phase", sort=False)["number"].min().iloc[1:]:
+        figure.add_vline(x=first - 0.5, line={"dash": "dot", "color": "grey"})
+    figure.add_vline(x=best, line={"color": "lightgreen"}, annotation_text="kept")
+    figure.update_layout(
+        yaxis={"title": "loss"}, yaxis2={"overlaying": "y", "side": "right", "title": metric}
+    )
+    return figure.update_xaxes(title="epoch")
+
+
 def parallel_coordinates(trials: pd.DataFrame, metric: str, classifier: str | None = None) -> go.Figure:
     """Draw each finished trial as a line through its parameters to its score; `trials` as above.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from tuner.classifiers.parameters import TrialParams, described
+from tuner.base.choices import ScoreKind
 from tuner.evaluation.metrics import Evaluation
 from tuner.images.splits import TEST
 from tuner.networks.table import NETWORKS
@@ -35,8 +35,10 @@ class ModelFacts:
         Where the images came from, what stands for them, and one row an image with `label` and `part`.
     network, own_network
         The backbone's name, and whether it is a file of the user's own; its licence is known otherwise.
-    params, validation
-        The parameters that won, and what they scored in the search: metric, value.
+    kind, gives
+        What it is, up to its classes, and whether its scores are probabilities.
+    chosen, validation
+        The parameters that won, as text, and what they scored: metric, value.
     test
         What the model is worth on the test part.
     """
@@ -49,7 +51,9 @@ class ModelFacts:
     split: pd.DataFrame
     network: str
     own_network: bool
-    params: TrialParams
+    kind: str
+    gives: ScoreKind
+    chosen: str
     validation: tuple[str, float]
     test: Evaluation
 
@@ -89,22 +93,19 @@ def _join(lines: Sequence[str]) -> str:
 
 
 def _head(facts: ModelFacts) -> list[str]:
-    params, (metric, value) = facts.params, facts.validation
+    metric, value = facts.validation
     hits, total = int(np.trace(facts.test.confusion)), int(facts.test.confusion.sum())
     low, high = wilson(hits, total)
-    kind = {} if params.classifier is None else {"classifier": params.classifier}
-    kind |= {} if params.class_weight is None else {"class_weight": params.class_weight}
-    chosen = described(params.values | kind)
-    without = [] if params.row.gives == "probability" else [_NO_PROBABILITY]
+    without = [] if facts.gives == "probability" else [_NO_PROBABILITY]
     return [
         f"# {markdown_text(facts.name)}, version {facts.version}",
         "",
-        f"An image classifier of {len(facts.test.labels)} classes: {params.row.title} on the "
-        f"features of {markdown_text(facts.network)}. It calls {hits} of {total} test images right: "
+        f"An image classifier of {len(facts.test.labels)} classes: {facts.kind}. It "
+        f"calls {hits} of {total} test images right: "
         f"accuracy {hits / total:.4f}, 95 % interval {low:.4f} to {high:.4f} (Wilson's).",
         "",
         f"- Backbone: {markdown_text(facts.network)}, {_licence(facts)}.",
-        f"- Parameters: {chosen or 'as the library has them'}; {metric} {value:.4f} in validation.",
+        f"- Parameters: {facts.chosen or 'as the library has them'}; {metric} {value:.4f} in validation.",
         f"- Images: {markdown_text(facts.images)} (digest {facts.data_digest}).",
         *without,
     ]

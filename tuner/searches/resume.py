@@ -26,8 +26,12 @@ from tuner.tracking.runs import found_runs, trial_runs
 from tuner.tracking.store import Tracking, open_registry
 
 LAST = "last"
-Kind = Literal["search", "learn"]
-_WORDS: Mapping[Kind, str] = {"search": "search", "learn": "run of tuner learn"}
+Kind = Literal["search", "fine-tune", "learn"]
+_WORDS: Mapping[Kind, str] = {
+    "search": "search",
+    "fine-tune": "run of tuner fine-tune",
+    "learn": "run of tuner learn",
+}
 # What a search may change when it is taken up again: none of it decides what a trial finds.
 _FREE = (
     "cache",
@@ -35,6 +39,7 @@ _FREE = (
     "gate.",
     "spot_check.",
     "learn.",
+    "fine_tune.",
     "search.max_evals",
     "search.parallelism",
     "search.early_stop",
@@ -42,6 +47,10 @@ _FREE = (
     "search.trial_timeout",
     "search.fit",
 )
+
+
+# What a fine-tuning reads of the search's part decides what it finds, and all of its own.
+_OF_TUNING = ("search.metric", "search.seed", "fine_tune.")
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def find_search(
     force: bool = False,
     kind: Kind = "search",
 ) -> EarlierSearch:
-    """Find a search, or a run of `tuner learn`.
+    """Find a search, or a run of `tuner fine-tune` or `tuner learn`.
 
     Parameters
     ----------
@@ -134,15 +143,15 @@ def _last(opened: Tracking, experiment_id: str | None, name: str | None, kind: K
         [experiment_id] if experiment_id else [found.experiment_id for found in client.search_experiments()]
     )
     for run in found_runs(opened, ids, f"tags.`{names.KIND}` = '{kind}'", "start_time DESC"):
-        keeps = kind == "search" or names.LEARNED in run.data.tags
+        keeps = kind != "learn" or names.LEARNED in run.data.tags
         if keeps and (name is None or run.data.tags.get(names.EXPERIMENT) == name):
             return run
     which = f"{_WORDS[kind]} {name}" if name else _WORDS[kind]
     raise TrackingError(f"There is no {which} to resume: start one without --resume.")
 
 
-def check_same(earlier: EarlierSearch, experiment: Experiment) -> None:
-    """Refuse an experiment that would find something else than the earlier search.
+def check_same(earlier: EarlierSearch, experiment: Experiment, *, tunes: bool = False) -> None:
+    """Refuse an experiment that would find something else than the earlier search, or fine-tuning.
 
     Raises
     ------
@@ -153,13 +162,19 @@ def check_same(earlier: EarlierSearch, experiment: Experiment) -> None:
     changed = [
         f"{key} was {before.get(key, 'not set')} and is {now.get(key, 'not set')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+        if before.get(key) != now.get(key) and not _is_free(key, tunes)
     ]
     if changed:
         raise ExperimentError(
             f"The search {earlier.run_id} cannot be resumed with another experiment: {'; '.join(changed)}. "
             "Resume it without --experiment and without these options, or start a new search."
         )
+
+
+def _is_free(key: str, tunes: bool) -> bool:
+    if tunes and key.startswith(("search.", "fine_tune.")):
+        return not key.startswith(_OF_TUNING)
+    return key.startswith(_FREE)
 
 
 def check_same_images(earlier: EarlierSearch, data_digest: str) -> None:
@@ -193,10 +208,14 @@ def ended_trials(earlier: EarlierSearch) -> list[TrialResult]:
 
 
 @contextmanager
-def resumable(run_id: str) -> Iterator[None]:
+def resumable(
+    run_id: str,
+    command: str = "search",
+    kept: str = "The features that were extracted and the trials that ended are kept.",
+) -> Iterator[None]:
     """Tell how to resume a search with whatever ends it but a mistake in what it was given."""
-    how = f"Resume it with: tuner search --resume {run_id}"
-    with advising("The features that were extracted and the trials that ended are kept.", how):
+    how = f"Resume it with: tuner {command} --resume {run_id}"
+    with advising(kept, how):
         try:
             yield
         except (SearchError, StoreError, TrackingError, MlflowException) as error:

@@ -12,7 +12,7 @@ from rich.console import Console
 from tuner.classifiers.heads.files import Head
 from tuner.classifiers.heads.steps import step_and_head
 from tuner.classifiers.linear import LinearHead
-from tuner.classifiers.parameters import TrialParams
+from tuner.classifiers.parameters import TrialParams, described
 from tuner.classifiers.rows.row import PCA
 from tuner.classifiers.table import DEFAULT
 from tuner.evaluation.metrics import Evaluation, evaluate
@@ -27,6 +27,7 @@ from tuner.preparation.images import PreparedImages
 from tuner.preparation.tables import feature_table
 from tuner.registry.promotion import place_version
 from tuner.registry.versions import RegisteredVersion, describe_version, register_version
+from tuner.reports.markdown import markdown_text
 from tuner.reports.model_card import ModelFacts, model_card, short_card
 from tuner.reports.search import log_winner
 from tuner.searches.winners_onnx import winners_onnx
@@ -209,6 +210,8 @@ def facts_of(
 ) -> ModelFacts:
     """What the card of a model tells that was fitted as a trial was."""
     metric, params = experiment.search.metric, best.params
+    named = {} if params.classifier is None else {"classifier": params.classifier}
+    named |= {} if params.class_weight is None else {"class_weight": params.class_weight}
     files = {spec.name: spec.file for spec in experiment.search.backbone}
     return ModelFacts(
         name=experiment.model_name,
@@ -219,7 +222,9 @@ def facts_of(
         split=prepared.index,
         network=params.backbone,
         own_network=files[params.backbone] is not None,
-        params=params,
+        kind=f"{params.row.title} on the features of {markdown_text(params.backbone)}",
+        gives=params.row.gives,
+        chosen=described(params.values | named),
         validation=(metric, best.metrics[metric]),
         test=test,
     )

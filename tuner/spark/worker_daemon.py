@@ -25,6 +25,12 @@ FOR_TRIALS = (
     "mlflow.store.tracking.sqlalchemy_store",
     "tuner.trials.trial",
 )
+FOR_TRAINING = (
+    "pyspark.worker",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "tuner.trials.fine_tuning",
+    "tuner.networks.files:import_tensorflow_lightly",
+)
 FOR_EXTRACTION = (
     "pyspark.worker",
     "tuner.extraction.worker",

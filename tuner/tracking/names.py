@@ -8,7 +8,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 # Tags of runs.
-KIND = "tuner.kind"  # search, spot-check, learn, trial, features, evaluate or promote
+KIND = "tuner.kind"  # search, spot-check, fine-tune, learn, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"  # of a search: the number of the trial that won
 HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
@@ -21,6 +21,7 @@ STOPPED = "tuner.stopped"  # when a run was asked to stop; `mlflow run` writes F
 LEARNED = "tuner.learned"  # of a run of `tuner learn` that keeps what it learned: of how many images
 LEARNED_BEFORE = "tuner.learned_before"  # and the run that it went on with
 DATA_DIGEST = "tuner.data_digest"  # of the images used and their labels; on model versions, too
+HALVED = "tuner.halved"  # of a trial of a fine-tuning: why it was not trained any further
 WARNINGS = "tuner.warnings"  # of a trial: what a library warned of while it fitted
 
 # Tags of a model version.
@@ -46,6 +47,7 @@ FINAL_REPORT_FILE = "final_report.json"  # of a spot-check: accuracy by features
 LEARNER_FOLDER = "learner"  # of `tuner learn`: what it takes to go on; numbers, images, how far it came
 NETWORKS_FOLDER = "networks"  # the files of networks that trials' models share
 CHARTS_FILE = "charts/search.html"  # the course of the search, its parameters, scores by network
+LEARNING_CURVES = "charts/training.html"  # of a fine-tuning: what each epoch showed
 TEST_CHARTS_FILE = "charts/test.html"  # the winner on the test part: confusion matrix, ROC curves
 MODEL_CARD_FILE = "model_card.md"  # what the winner was made of, how good it is, how to call it
 COMPARISON_FILE = "comparison/report.md"  # champion and challenger, for a reader
@@ -63,6 +65,7 @@ REPORT_FILE = "classification_report.json"  # precision, recall, f1-score and su
 PREDICTIONS_FILE = "predictions.json"  # each image's class, prediction and probability
 PREDICTIONS_TABLE = "predictions.parquet"  # the same, of more than 10,000 images
 MODEL = "model"  # the pipeline, from image bytes to class name
+KERAS_MODEL = "keras"  # of a fine-tuning: the network with its classes, as Keras has it
 
 # Metrics.
 HISTORY = "objectiveHistory"  # of a trial: the objective at each step of the fit

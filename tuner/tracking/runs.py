@@ -148,15 +148,29 @@ def trial_name(number: int, backbone: str) -> str:
 
 @contextmanager
 def trial_run(
-    tracking: Tracking, parent_id: str, number: int, params: Mapping[str, Any]
+    tracking: Tracking,
+    parent_id: str,
+    number: int,
+    params: Mapping[str, Any],
+    *,
+    goes_on: bool = False,
 ) -> Iterator[RunLog]:
-    """Make a trial's child run, on the worker; an exception ends it as FAILED with `error.txt`."""
+    """Make a trial's child run, on the worker; an exception ends it as FAILED with `error.txt`.
+
+    A trial that `goes_on` has the run that it had before, if it had one.
+    """
     be_patient()
     # MLflow puts a logged model into this process's experiment, whatever its run is.
     os.environ["MLFLOW_EXPERIMENT_ID"] = tracking.experiment_id
     tracking.make_current()
-    _close_earlier_attempts(tracking, parent_id, number)
-    log = _new_trial_run(tracking, parent_id, number, params["backbone"])
+    earlier = _latest(tracking, parent_id, number) if goes_on else None
+    if earlier is None:
+        _close_earlier_attempts(tracking, parent_id, number)
+        log = _new_trial_run(tracking, parent_id, number, params["backbone"])
+    else:
+        client = tracking.client()
+        client.update_run(earlier.info.run_id, status="RUNNING")
+        log = RunLog(client, earlier.info.run_id, tracking.experiment_id, earlier)
     try:
         log.batch(params=params)
         yield log
@@ -175,6 +189,11 @@ def _new_trial_run(tracking: Tracking, parent_id: str, number: int, backbone: st
     name = trial_name(number, backbone)
     run = client.create_run(tracking.experiment_id, run_name=name, tags=tags)
     return RunLog(client, run.info.run_id, tracking.experiment_id)
+
+
+def _latest(tracking: Tracking, parent_id: str, number: int) -> Run | None:
+    runs = [run for run in trial_runs(tracking, parent_id) if run.data.tags[TRIAL] == str(number)]
+    return runs[-1] if runs else None
 
 
 def _close_earlier_attempts(tracking: Tracking, parent_id: str, number: int) -> None:

@@ -23,7 +23,7 @@ from tuner.cli.options import (
 from tuner.cli.screen import SEARCHES, Screen
 
 if TYPE_CHECKING:
-    from tuner.api.learning import LearnResult
+    from tuner.api.training.learning import LearnResult
 
 app = typer.Typer()
 
@@ -79,7 +79,7 @@ def learn(
     else:
         file = Path(experiment) if resume else given_file(experiment, screen)
         read, given = read_experiment(file, keys, LEARN_OVERRIDES), {}
-    from tuner.api.learning import learn as run
+    from tuner.api.training.learning import learn as run
 
     done = run(read, **given, resume=resume or None, master=master or None, console=screen)
     if done is not None:

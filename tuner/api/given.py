@@ -11,7 +11,7 @@ from typing import Any
 from tuner.base.errors import ExperimentError
 from tuner.base.uris import local_path
 from tuner.classifiers.space import shown
-from tuner.experiment.file import LEARN_OVERRIDES, OVERRIDES, experiment_of, read_yaml
+from tuner.experiment.file import FINE_TUNE_OVERRIDES, LEARN_OVERRIDES, OVERRIDES, experiment_of, read_yaml
 from tuner.experiment.schema import Experiment
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Experiment
@@ -56,6 +56,17 @@ def given_learning(source: Source, *, name: str | None = None, **overrides: obje
     return _given(source, name, overrides, LEARN_OVERRIDES)
 
 
+def given_tuning(source: Source, *, name: str | None = None, **overrides: object) -> Experiment:
+    """Make an experiment to train on; as `given_experiment`, with the keys of `FINE_TUNE_OVERRIDES`."""
+    if isinstance(source, Experiment) and overrides.get("base") is not None:
+        # Another base has defaults of its own.
+        said, data = source.fine_tune.model_fields_set, source.to_yaml_dict()
+        source = data | {
+            "fine_tune": {key: value for key, value in data["fine_tune"].items() if key in said}
+        }
+    return _given(source, name, overrides, FINE_TUNE_OVERRIDES)
+
+
 def _given(
     source: Source,
     name: str | None,
@@ -68,7 +79,7 @@ def _given(
     data, where = _data(source, fits="backbone" not in values)
     if name is not None:
         data["name"] = name
-    if data.get("search") == {} and places is LEARN_OVERRIDES:  # of images alone: nothing is searched
+    if data.get("search") == {} and places is not OVERRIDES:  # of images alone: nothing is searched
         del data["search"]
     return experiment_of(data, where, values, places)
 

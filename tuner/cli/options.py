@@ -52,10 +52,10 @@ def completing(name: str) -> Callable[[str], list[str]]:
 
 def _values(name: str) -> Iterator[str]:
     """What the schema says that a key is one of."""
-    from tuner.experiment.file import LEARN_OVERRIDES, OVERRIDES
+    from tuner.experiment.file import FINE_TUNE_OVERRIDES, LEARN_OVERRIDES, OVERRIDES
     from tuner.experiment.json_schema import experiment_schema, fields_of
 
-    *groups, key = {**LEARN_OVERRIDES, **OVERRIDES}.get(name, ("fine_tune", name))
+    *groups, key = {**FINE_TUNE_OVERRIDES, **LEARN_OVERRIDES, **OVERRIDES}[name]
     field = fields_of(experiment_schema(), groups)[key]
     for option in field.get("anyOf", [field]):
         yield from map(str, option.get("enum", ()))
@@ -64,7 +64,7 @@ def _values(name: str) -> Iterator[str]:
 
 
 def option(name: str, text: str) -> OptionInfo:
-    """An option that stands for a key of the experiment file: one of `OVERRIDES`, or of `fine_tune`."""
+    """An option that stands for a key of the experiment file: one of the overrides of a command."""
     group = next((group for group, names in _GROUPS.items() if name in names), _OTHERS)
     return typer.Option(
         f"--{name}",

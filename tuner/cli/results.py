@@ -12,6 +12,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from tuner.api.results import SearchResult
     from tuner.evaluation.metrics import Evaluation
+    from tuner.registry.versions import RegisteredVersion
 
 
 def show_result(result: SearchResult, console: Console) -> None:
@@ -29,8 +30,7 @@ def show_result(result: SearchResult, console: Console) -> None:
     console.print(f"test     {shown}", soft_wrap=True)
     console.print(f"         {_how_sure(winner.test)}", soft_wrap=True)
     console.print(
-        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
-        f"{version.uri}",
+        model_line(version),
         soft_wrap=True,
     )
     console.print(f"run      {result.run_id} ({result.extracted} images extracted)", soft_wrap=True)
@@ -38,6 +38,26 @@ def show_result(result: SearchResult, console: Console) -> None:
         console.print(note, markup=False, soft_wrap=True)
     for head, command in zip(("next", *[""] * 2), _next(result), strict=False):
         console.print(f"{head:<9}{command}", markup=False, soft_wrap=True)
+
+
+def model_line(version: RegisteredVersion) -> str:
+    """The line that says where a model went."""
+    return (
+        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
+        f"{version.uri}"
+    )
+
+
+def version_document(version: RegisteredVersion) -> dict[str, Any]:
+    """A registered version as JSON has it."""
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "alias": version.alias,
+        "stage": version.stage,
+        "uri": version.uri,
+        "notes": list(version.notes),
+    }
 
 
 def _how_sure(test: Evaluation) -> str:
@@ -81,14 +101,7 @@ def result_json(result: SearchResult) -> str:
                 for part, found in scores.items()
             },
         },
-        "model": {
-            "name": version.name,
-            "version": str(version.version),
-            "alias": version.alias,
-            "stage": version.stage,
-            "uri": version.uri,
-            "notes": list(version.notes),
-        },
+        "model": version_document(version),
         "trials": json.loads(result.trials.to_json(orient="records", double_precision=15)),
     }
     return json.dumps(document, ensure_ascii=False)

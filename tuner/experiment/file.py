@@ -53,6 +53,29 @@ LEARN_OVERRIDES: Mapping[str, tuple[str, ...]] = {
         for name in ("backbone", "classifier", "batch", "epochs", "step", "seed", "metric")
     },
 }
+# Those of `tuner fine-tune`.
+FINE_TUNE_OVERRIDES: Mapping[str, tuple[str, ...]] = {
+    **{name: OVERRIDES[name] for name in ("images", "cache", "validation")},
+    **{
+        name: ("fine_tune", name)
+        for name in (
+            "base",
+            "augment",
+            "unfreeze",
+            "warm_up_epochs",
+            "epochs",
+            "warm_up_learning_rate",
+            "learning_rate",
+            "batch_size",
+            "early_stop",
+            "max_evals",
+            "parallelism",
+            "seed",
+            "metric",
+            "precision",
+        )
+    },
+}
 
 
 def _override(
@@ -212,7 +235,7 @@ def experiment_of(
     """An experiment from plain data; `where` begins the sentence of an error, as of `read_experiment`."""
     if not isinstance(data, dict):
         raise ExperimentError(f"{where} must hold keys and values, such as name:.")
-    for group in ("split", "search", "spot_check", "learn", "registry", "gate"):
+    for group in ("split", "search", "spot_check", "learn", "fine_tune", "registry", "gate"):
         if data.get(group) is None:
             data.pop(group, None)
         elif not isinstance(data[group], dict):

@@ -101,7 +101,8 @@ class Experiment(Frozen):
     split
         What is held back.
     search
-        The space, and how it is searched; without networks where the file has none, for `learn` names one.
+        The space, and how it is searched; without networks where the file has none, for `learn` or
+        `fine_tune` names one.
     spot_check
         What a spot-check tries.
     learn
@@ -131,7 +132,7 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> Experiment:
-        if not self.search.backbone and self.learn.backbone is None:
+        if not (self.search.backbone or self.learn.backbone or self.fine_tune.base):
             raise ValueError("the key search is missing")
         return self
 
@@ -195,6 +196,33 @@ class Experiment(Frozen):
         learn = self.learn.model_copy(update={"backbone": spec, "seed": seed, "metric": metric})
         search = SearchSettings(backbone=(spec,), seed=seed, metric=metric)
         return self.model_copy(update={"learn": learn, "search": search})
+
+    def for_tuning(self) -> Experiment:
+        """The experiment as `tuner fine-tune` reads it: of its search, the base, seed, metric, parallelism.
+
+        A base that `fine_tune` names alone is the network that the search describes, if it does.
+
+        Raises
+        ------
+        ValueError
+            No base is named.
+        """
+        given, search = self.fine_tune, self.search
+        searched = {spec.name: spec for spec in search.backbone}
+        base = given.base or next(iter(search.backbone), None)
+        if base is not None and base == NetworkSpec(name=base.name):
+            base = searched.get(base.name, base)
+        if base is None:
+            raise ValueError("fine_tune.base is not given, and there is no search that names a network")
+        own = {
+            "seed": search.seed if given.seed is None else given.seed,
+            "metric": given.metric or search.metric,
+            "parallelism": given.parallelism or search.parallelism,
+        }
+        tuning = given.model_copy(update={"base": base, **own})
+        return self.model_copy(
+            update={"fine_tune": tuning, "search": SearchSettings(backbone=(base,), **own)}
+        )
 
     def to_yaml_dict(self) -> dict[str, Any]:
         """The experiment as plain data; `Experiment(**data)` gives it back."""

@@ -202,7 +202,7 @@ def check_names(experiment: Experiment) -> None:
     if not experiment.search.backbone:
         raise ExperimentError(
             f"The experiment {experiment.name} has no search: add search with its backbone, or give it to "
-            "tuner learn."
+            "what it is for: tuner learn, tuner fine-tune."
         )
     signed = [spec.name for spec in experiment.search.backbone if may_be_negative(spec)]
     for choice in experiment.search.choices:

@@ -32,13 +32,11 @@ _WORDS: Mapping[Kind, str] = {
     "fine-tune": "run of tuner fine-tune",
     "learn": "run of tuner learn",
 }
-# What a search may change when it is taken up again: none of it decides what a trial finds.
+# What may change when a run is taken up again, for none of it decides what is found.
+_BESIDE = ("cache", "registry.", "gate.", "spot_check.", "learn.")
+_FREE_OF_TUNING = (*_BESIDE, "search.parallelism", "fine_tune.parallelism")
 _FREE = (
-    "cache",
-    "registry.",
-    "gate.",
-    "spot_check.",
-    "learn.",
+    *_BESIDE,
     "fine_tune.",
     "search.max_evals",
     "search.parallelism",
@@ -47,10 +45,6 @@ _FREE = (
     "search.trial_timeout",
     "search.fit",
 )
-
-
-# What a fine-tuning reads of the search's part decides what it finds, and all of its own.
-_OF_TUNING = ("search.metric", "search.seed", "fine_tune.")
 
 
 @dataclass(frozen=True)
@@ -162,19 +156,13 @@ def check_same(earlier: EarlierSearch, experiment: Experiment, *, tunes: bool = 
     changed = [
         f"{key} was {before.get(key, 'not set')} and is {now.get(key, 'not set')}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _is_free(key, tunes)
+        if before.get(key) != now.get(key) and not key.startswith(_FREE_OF_TUNING if tunes else _FREE)
     ]
     if changed:
         raise ExperimentError(
             f"The search {earlier.run_id} cannot be resumed with another experiment: {'; '.join(changed)}. "
             "Resume it without --experiment and without these options, or start a new search."
         )
-
-
-def _is_free(key: str, tunes: bool) -> bool:
-    if tunes and key.startswith(("search.", "fine_tune.")):
-        return not key.startswith(_OF_TUNING)
-    return key.startswith(_FREE)
 
 
 def check_same_images(earlier: EarlierSearch, data_digest: str) -> None:

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tuner.api.given import Source, Values, given_experiment, plain
+from tuner.api.given import Source, Values, given_tuning
 from tuner.api.guest import as_it_was
 from tuner.base.errors import ExperimentError
-from tuner.experiment.file import experiment_of
-from tuner.experiment.schema import Experiment
-from tuner.networks.table import check_names
 
 if TYPE_CHECKING:
     from tuner.searches.tuning.fine_tune import FineTuning
@@ -33,9 +30,13 @@ def fine_tune(
     warm_up_learning_rate: Values | None = None,
     learning_rate: Values | None = None,
     batch_size: int | str | None = None,
+    early_stop: int | str | None = None,
     max_evals: int | str | None = None,
     parallelism: int | str | None = None,
     seed: int | str | None = None,
+    metric: str | None = None,
+    validation: str | None = None,
+    precision: str | None = None,
     cache: str | os.PathLike[str] | None = None,
     resume: str | None = None,
     force: bool = False,
@@ -63,10 +64,18 @@ def fine_tune(
         A value, a list, or a range ``(low, high)``.
     batch_size
         Images a step.
+    early_stop
+        End a phase after so many epochs without a gain.
     max_evals, parallelism
         Where something is searched: how many trials, and how many at once.
     seed
         Of the split and of all that is drawn.
+    metric
+        What epochs and trials are ranked by in validation.
+    validation
+        ``holdout`` or ``cv:5``, whose first fold validates.
+    precision
+        What layers compute in while they are trained: ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
     cache
         The folder of images and checkpoints.
     resume
@@ -90,8 +99,8 @@ def fine_tune(
     TunerError
         The loss is no number any more, no trial succeeded, or the MLflow store stopped answering.
     """
-    keys = {"images": images, "parallelism": parallelism, "seed": seed, "cache": cache}
-    told = {
+    keys: dict[str, Any] = {
+        "images": images,
         "base": base,
         "augment": augment,
         "unfreeze": unfreeze,
@@ -100,55 +109,31 @@ def fine_tune(
         "warm_up_learning_rate": warm_up_learning_rate,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
+        "early_stop": early_stop,
         "max_evals": max_evals,
+        "parallelism": parallelism,
+        "seed": seed,
+        "metric": metric,
+        "validation": validation,
+        "precision": precision,
+        "cache": cache,
     }
-    console = console or Console()
-    given: Experiment | None = None
-    if images_or_experiment is not None:
-        given = _with_keys(given_experiment(images_or_experiment, name=name, **keys), told)
-    if resume is not None:
-        return _resume(resume, given, name, keys, told, master, force, console)
-    if force:
+    source, console = images_or_experiment, console or Console()
+    given = None if source is None else given_tuning(source, name=name, **keys)
+    if force and resume is None:
         raise ExperimentError("--force is for a fine-tuning that another process has: give --resume, too.")
-    if given is None:
+    if resume is None and given is None:
         raise ExperimentError("There is nothing to train on: give a folder of images, or an experiment.")
-    check_names(given)
-    from tuner.searches.tuning.fine_tune import run_fine_tuning
+    from tuner.searches.tuning.fine_tune import run_fine_tuning  # imports take seconds
 
-    return run_fine_tuning(given, master=master, console=console)
+    earlier = None
+    if resume is not None:
+        from tuner.searches.resume import find_search
+        from tuner.tracking.store import named_experiment
 
-
-def _with_keys(experiment: Experiment, keys: Mapping[str, Any]) -> Experiment:
-    """An experiment with some of the keys of `fine_tune` as they are given; text that is empty is none."""
-    told = {key: plain(key, value) for key, value in keys.items() if value is not None and value != ""}
-    if not told:
-        return experiment
-    data = experiment.to_yaml_dict()
-    if "base" in told:  # another base has defaults of its own
-        given = experiment.fine_tune.model_fields_set
-        data["fine_tune"] = {key: value for key, value in data["fine_tune"].items() if key in given}
-    data["fine_tune"] |= told
-    return experiment_of(data, f"The fine-tuning of {experiment.name}")
-
-
-def _resume(
-    which: str,
-    given: Experiment | None,
-    name: str | None,
-    keys: Mapping[str, Any],
-    told: Mapping[str, Any],
-    master: str | None,
-    force: bool,
-    console: Console,
-) -> FineTuning:
-    """Go on with a fine-tuning, by its own experiment unless one is given."""
-    from tuner.searches.resume import find_search
-    from tuner.searches.tuning.fine_tune import run_fine_tuning
-    from tuner.tracking.store import named_experiment
-
-    name = given.name if given else name
-    earlier = find_search(which, named_experiment(name), name, force=force, kind="fine-tune")
-    console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
-    if given is None:
-        given = _with_keys(given_experiment(earlier.experiment, **keys), told)
+        name = given.name if given else name
+        earlier = find_search(resume, named_experiment(name), name, force=force, kind="fine-tune")
+        console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
+        given = given or given_tuning(earlier.experiment, **keys)
+    assert given is not None
     return run_fine_tuning(given, resume=earlier, master=master, console=console)

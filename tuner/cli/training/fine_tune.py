@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from tuner.cli.options import MASTER, Cache, Images, complete_file, given_file, option
+from tuner.cli.options import (
+    MASTER,
+    AsJson,
+    Cache,
+    Images,
+    Quiet,
+    complete_file,
+    given_file,
+    option,
+)
+from tuner.cli.results import model_line, version_document
 from tuner.cli.screen import SEARCHES, Screen
-from tuner.experiment.file import read_experiment
 
 if TYPE_CHECKING:
     from tuner.searches.tuning.fine_tune import FineTuning
 
 app = typer.Typer()
-console = Screen(highlight=False)
 
 
 @app.command(rich_help_panel=SEARCHES)
@@ -43,15 +52,23 @@ def fine_tune(
     ] = "",
     learning_rate: Annotated[str, option("learning_rate", "1e-3, a list or a range 1e-4:1e-2")] = "",
     batch_size: Annotated[str, option("batch_size", "Images a step")] = "",
+    early_stop: Annotated[
+        str, option("early_stop", "End a phase after so many epochs without a gain")
+    ] = "",
     max_evals: Annotated[str, option("max_evals", "How many trials, where something is searched")] = "",
     parallelism: Annotated[str, option("parallelism", "How many trials at once")] = "",
     seed: Annotated[str, option("seed", "The seed of the split and of all that is drawn")] = "",
+    metric: Annotated[str, option("metric", "What epochs and trials are ranked by in validation")] = "",
+    validation: Annotated[str, option("validation", "holdout or cv:5, whose first fold validates")] = "",
+    precision: Annotated[str, option("precision", "float32, bfloat16 or, on a GPU, float16")] = "",
     cache: Cache = "",
     master: Annotated[str, MASTER] = "",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a network on the images, or several with successive halving; test and register the best."""
-    given: dict[str, Any] = {"images": images, "parallelism": parallelism, "seed": seed, "cache": cache}
     keys: dict[str, Any] = {
+        "images": images,
         "base": base,
         "augment": augment,
         "unfreeze": unfreeze,
@@ -60,24 +77,29 @@ def fine_tune(
         "warm_up_learning_rate": warm_up_learning_rate,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
+        "early_stop": early_stop,
         "max_evals": max_evals,
+        "parallelism": parallelism,
+        "seed": seed,
+        "metric": metric,
+        "validation": validation,
+        "precision": precision,
+        "cache": cache,
     }
-    if experiment or not resume:
-        file = Path(experiment) if resume else given_file(experiment, console)
-        read, given = read_experiment(file, given), {}
+    from tuner.experiment.file import FINE_TUNE_OVERRIDES, read_experiment
+
+    screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
+    if resume and not experiment:
+        read, given = None, {key: value or None for key, value in keys.items()}
     else:
-        read = None
+        file = Path(experiment) if resume else given_file(experiment, screen)
+        read, given = read_experiment(file, keys, FINE_TUNE_OVERRIDES), {}
     from tuner.api.training.fine_tuning import fine_tune as run
 
-    result = run(
-        read,
-        **{key: value or None for key, value in {**given, **keys}.items()},
-        resume=resume or None,
-        force=force,
-        master=master or None,
-        console=console,
-    )
-    show_tuning(result, console)
+    done = run(read, **given, resume=resume or None, force=force, master=master or None, console=screen)
+    show_tuning(done, screen)
+    if as_json:
+        typer.echo(tuning_json(done))
 
 
 def show_tuning(result: FineTuning, console: Console) -> None:
@@ -87,9 +109,9 @@ def show_tuning(result: FineTuning, console: Console) -> None:
     shown = ", ".join(f"{name} {value:.4f}" for name, value in result.test.metrics.items())
     lines = [
         f"network  {result.base}, trained: epoch {best.number} of {len(result.epochs)} ({values})",
+        f"         {result.metric} {best.metrics[f'validation_{result.metric}']:.4f} in validation",
         f"test     {shown}",
-        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
-        f"{version.uri}",
+        model_line(version),
         f"run      {result.run_id}",
         f"backbone {{name: tuned, file: {result.network}}} in an experiment with the same split and seed",
         *version.notes,
@@ -97,3 +119,27 @@ def show_tuning(result: FineTuning, console: Console) -> None:
     console.print()
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def tuning_json(result: FineTuning) -> str:
+    """The same for scripts: one JSON object, on one line."""
+    version = result.version
+    trials = result.trials
+    document: dict[str, Any] = {
+        "run_id": result.run_id,
+        "experiment_id": result.experiment_id,
+        "base": result.base,
+        "network": result.network,
+        "values": dict(result.values),
+        "epochs": json.loads(result.epochs.to_json(orient="records")),
+        "best_epoch": result.best.number,
+        "validation": {
+            name.removeprefix("validation_"): value
+            for name, value in result.best.metrics.items()
+            if name.startswith("validation_")
+        },
+        "test": dict(result.test.metrics),
+        "trials": None if trials is None else json.loads(trials.to_json(orient="records")),
+        "model": version_document(version),
+    }
+    return json.dumps(document, ensure_ascii=False)

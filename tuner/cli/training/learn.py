@@ -20,6 +20,7 @@ from tuner.cli.options import (
     given_file,
     option,
 )
+from tuner.cli.results import model_line, version_document
 from tuner.cli.screen import SEARCHES, Screen
 
 if TYPE_CHECKING:
@@ -112,10 +113,7 @@ def show_learned(done: LearnResult, console: Console) -> None:
             f"before   {metric} {before:.4f}, after {after:.4f}, on the same {done.comparison.images} test "
             f"images{noise}"
         )
-    lines.append(
-        f"model    {version.name} version {version.version}, {version.alias}, stage {version.stage}: "
-        f"{version.uri}"
-    )
+    lines.append(model_line(version))
     lines.append(f"run      {done.run_id} ({done.extracted} images extracted)")
     console.print()
     for line in (*lines, *version.notes):
@@ -138,13 +136,6 @@ def learned_json(done: LearnResult | None) -> str:
         "validation": dict(done.validation),
         "test": dict(done.test.metrics),
         "before": None if done.comparison is None else dict(done.comparison.champion.metrics),
-        "model": {
-            "name": version.name,
-            "version": str(version.version),
-            "alias": version.alias,
-            "stage": version.stage,
-            "uri": version.uri,
-            "notes": list(version.notes),
-        },
+        "model": version_document(version),
     }
     return json.dumps(document, ensure_ascii=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tuner.base.choices import ClassWeight
+from tuner.base.choices import ClassWeight, Metric
 from tuner.classifiers.space import Frozen, ParamSpace, Space, parse_space, shown
 from tuner.experiment.networks import NetworkSpec
 
@@ -139,7 +139,10 @@ class FineTune(Frozen):
     class_weight: ClassWeight = "none"
     precision: TrainingPrecision = "float32"
     max_evals: int = Field(default=8, ge=2)
+    parallelism: int | None = Field(default=None, ge=1, le=128)
     reduction: int = Field(default=2, ge=2)
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    metric: Metric | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -50,6 +50,8 @@ class FineTuning:
         The MLflow run, and the experiment that holds it.
     base
         The network that it began with.
+    metric
+        What its epochs are ranked by.
     best
         The epoch whose weights are kept, and what it showed.
     values
@@ -69,6 +71,7 @@ class FineTuning:
     run_id: str
     experiment_id: str
     base: str
+    metric: str
     best: Epoch
     values: Mapping[str, object]
     epochs: pd.DataFrame
@@ -94,7 +97,7 @@ def run_fine_tuning(
     Parameters
     ----------
     experiment
-        Its images, split, `fine_tune`, `registry` and `gate`, and the metric and seed of its search.
+        Its images, split, `fine_tune`, `registry` and `gate`.
     resume
         An earlier one to go on with (`find_search` with the kind `fine-tune`).
     master
@@ -116,12 +119,16 @@ def run_fine_tuning(
         By Ctrl-C or SIGTERM.
     """
     console = console or Console()
+    try:
+        experiment = experiment.for_tuning()
+    except ValueError as error:
+        raise ExperimentError(f"The experiment {experiment.name} trains no network: {error}.") from None
     if resume:
         check_same(resume, experiment, tunes=True)
     store = resume.store if resume else open_tracking(experiment.name)
     holder_of(store, experiment.model_name, experiment.registry.alias)
     cache = open_cache(experiment, store)
-    spec = base_of(experiment)
+    spec = experiment.search.backbone[0]
     base = find_base(spec, cache.networks)
     if base.file is not None:
         check_precision(base.file, experiment.precision)
@@ -142,11 +149,6 @@ def run_fine_tuning(
         found.left.close()
         with _folder(found) as folder:
             return _tune(found, spec, base, folder, resume)
-
-
-def base_of(experiment: Experiment) -> NetworkSpec:
-    """The network that a fine-tuning begins with: `fine_tune.base`, or the first of `search.backbone`."""
-    return experiment.fine_tune.base or experiment.search.backbone[0]
 
 
 @contextmanager
@@ -189,6 +191,7 @@ def _tune(
         run_id=found.run.run_id,
         experiment_id=found.store.experiment_id,
         base=base.name,
+        metric=experiment.search.metric,
         best=done.best,
         values=training.plan.values,
         epochs=done.epochs,
@@ -221,7 +224,7 @@ def _log_data(found: Opened, prepared: PreparedImages, base: Base) -> None:
     log_prepared(found.run, prepared)
     found.run.batch(
         params={f"fine_tune.{name}": value for name, value in told.items()}
-        | {"fine_tune.images": experiment.images, "fine_tune.seed": experiment.search.seed},
+        | {"fine_tune.images": experiment.images},
         metrics={"images": len(prepared.index), "quarantined": len(prepared.quarantine)},
         tags={names.DATA_DIGEST: prepared.digest},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -96,10 +97,7 @@ def result_json(result: SearchResult) -> str:
             "name": winner.name,
             "run_id": winner.run_id,
             "params": winner.params.to_dict(),
-            **{
-                part: {name: _number(value) for name, value in found.items()}
-                for part, found in scores.items()
-            },
+            **{part: numbers(found) for part, found in scores.items()},
         },
         "model": version_document(version),
         "trials": json.loads(result.trials.to_json(orient="records", double_precision=15)),
@@ -107,6 +105,6 @@ def result_json(result: SearchResult) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _number(value: float) -> float | None:
-    """A number as JSON knows it: none of its numbers is infinite."""
-    return float(value) if math.isfinite(value) else None
+def numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON knows them: none of its numbers is infinite."""
+    return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from mlflow.entities import LoggedModel
@@ -98,7 +99,10 @@ def finish_winner(
     """
     params, weight = best.params, experiment.search.class_weight_of_all
     network = prepared.networks[params.backbone]
-    with winners_onnx(cache, prepared, network, trial.model_files, run, console) as as_onnx:
+    features = partial(cache.load, network)
+    with winners_onnx(
+        cache.networks, prepared, network, features, files=trial.model_files, run=run, console=console
+    ) as as_onnx:
         fitted = _fit(session, cache, prepared, params, trial)
         onnx = as_onnx(fitted.head)
     if params.row.name == DEFAULT and trial.fits_inside(params):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from tuner.base.errors import NetworkError
 from tuner.base.machine import machine_cores
 from tuner.base.wording import first_line
 from tuner.classifiers.heads.files import Head
-from tuner.extraction.cache import FeatureCache
 from tuner.models.flavor import example_of
 from tuner.networks.exporting.stored import exported
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
 from tuner.networks.resolution import Network, load_network
+from tuner.networks.store import NetworkStore
 from tuner.preparation.images import PreparedImages, some_images
 from tuner.storage.mirror import brought_here
 from tuner.tracking import names
@@ -28,13 +28,16 @@ _COMPARED = 32  # images; the largest network of the table takes ten seconds for
 _EXPORTED_ON = 8
 
 OnnxOf = Callable[[Head], Path | None]
+FeaturesOf = Callable[[Sequence[str]], np.ndarray]
 
 
 @contextmanager
 def winners_onnx(
-    cache: FeatureCache,
+    store: NetworkStore,
     prepared: PreparedImages,
     network: Network,
+    features: FeaturesOf,
+    *,
     files: Path,
     run: RunLog,
     console: Console,
@@ -43,10 +46,12 @@ def winners_onnx(
 
     Parameters
     ----------
-    cache
-        Of the features that TensorFlow computed; the store of networks is in it.
+    store
+        Of networks; what is exported is kept there.
     prepared, network
         The search's images, and what they went through.
+    features
+        What TensorFlow computed of images, by their digests: float32 of shape (n, width).
     files
         What the search's models share: an image is among it.
     run
@@ -65,7 +70,7 @@ def winners_onnx(
     def say(sentence: str) -> None:
         console.print(f"{network.name} is served {sentence}.", soft_wrap=True)
 
-    with exported(network, cache.networks, [example, *list(contents.values())[:_EXPORTED_ON]]) as result:
+    with exported(network, store, [example, *list(contents.values())[:_EXPORTED_ON]]) as result:
 
         def wait(head: Head) -> Path | None:
             done = result()
@@ -73,21 +78,21 @@ def winners_onnx(
                 say(f"by TensorFlow, not as ONNX: {done.reason}")
                 return None
             try:
-                compared, other = _other_classes(cache, network, done.file, head, contents)
+                compared, other = _other_classes(features, network, done.file, head, contents)
             except NetworkError as error:
                 say(f"by TensorFlow, not as ONNX: {first_line(error)}")
                 return None
             run.batch(metrics={names.ONNX_OTHER_CLASSES: other})
             differ = done.difference
-            features = "" if differ is None else f"features differ by {differ:.2g} of the largest, and "
-            say(f"as ONNX: {features}{other} of {compared} images get another class than by TensorFlow")
+            how_far = "" if differ is None else f"features differ by {differ:.2g} of the largest, and "
+            say(f"as ONNX: {how_far}{other} of {compared} images get another class than by TensorFlow")
             return done.file
 
         yield wait
 
 
 def _other_classes(
-    cache: FeatureCache, network: Network, onnx: Path, head: Head, contents: Mapping[str, bytes]
+    features: FeaturesOf, network: Network, onnx: Path, head: Head, contents: Mapping[str, bytes]
 ) -> tuple[int, int]:
     """How many images were compared, and how many of them get another class by ONNX Runtime's features.
 
@@ -101,6 +106,6 @@ def _other_classes(
     }
     if not good:
         return 0, 0
-    expected = head.score(cache.load(network, list(good))).argmax(axis=1)
+    expected = head.score(features(list(good))).argmax(axis=1)
     found = head.score(np.stack(list(good.values()))).argmax(axis=1)
     return len(good), int((expected != found).sum())

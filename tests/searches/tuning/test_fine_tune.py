@@ -40,7 +40,7 @@ class Tuned:
     def __init__(self, folder: Path, images: Path) -> None:
         self.folder = folder
         (folder / "a.yaml").write_text(_EXPERIMENT.format(images=images, seed=42))
-        self.done = tuner(folder, "fine-tune", "--experiment", "a.yaml")
+        self.done = tuner(folder, "fine-tune", "--experiment", "a.yaml", "--json")
         assert self.done.returncode == 0, self.done.stderr
 
     @property
@@ -83,6 +83,22 @@ def test_every_epoch_is_logged_and_the_model_registered_with_both_faces(tuned: T
     parts = pd.read_parquet(file / "split.parquet")["part"]
     assert set(parts) == {"train", "validation", "test"}
     assert not list((tuned.folder / ".tuner" / "training").iterdir())
+
+
+def test_the_result_is_json_for_scripts_and_onnx_runtime_serves_the_network(tuned: Tuned) -> None:
+    run, result = tuned.run(), json.loads(tuned.done.stdout)
+    assert result["run_id"] == run.info.run_id
+    assert result["test"]["accuracy"] == run.data.metrics["test_accuracy"]
+    best = result["epochs"][result["best_epoch"] - 1]
+    assert best["validation_accuracy"] == result["validation"]["accuracy"]
+    assert [epoch["number"] for epoch in result["epochs"]] == [1, 2, 3, 4]
+    assert result["trials"] is None
+    assert "GlyphNet-tuned is served as ONNX: features differ by" in tuned.done.stderr
+    assert run.data.metrics["onnx_other_classes"] == 0
+    with tracking(tuned.store):
+        folder = Path(mlflow.artifacts.download_artifacts(result["model"]["uri"]))
+    assert len(list(folder.rglob("*.onnx"))) == 1
+    assert "tensorflow" not in (folder / "requirements.txt").read_text()
 
 
 def test_a_search_takes_the_tuned_network_with_the_same_split_only(tuned: Tuned, letters: Path) -> None:

@@ -19,7 +19,7 @@ from tuner.cli.options import (
     given_file,
     option,
 )
-from tuner.cli.results import model_line, version_document
+from tuner.cli.results import model_line, numbers, version_document
 from tuner.cli.screen import SEARCHES, Screen
 
 if TYPE_CHECKING:
@@ -133,12 +133,14 @@ def tuning_json(result: FineTuning) -> str:
         "values": dict(result.values),
         "epochs": json.loads(result.epochs.to_json(orient="records")),
         "best_epoch": result.best.number,
-        "validation": {
-            name.removeprefix("validation_"): value
-            for name, value in result.best.metrics.items()
-            if name.startswith("validation_")
-        },
-        "test": dict(result.test.metrics),
+        "validation": numbers(
+            {
+                name.removeprefix("validation_"): value
+                for name, value in result.best.metrics.items()
+                if name.startswith("validation_")
+            }
+        ),
+        "test": numbers(result.test.metrics),
         "trials": None if trials is None else json.loads(trials.to_json(orient="records")),
         "model": version_document(version),
     }

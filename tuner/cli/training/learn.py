@@ -20,7 +20,7 @@ from tuner.cli.options import (
     given_file,
     option,
 )
-from tuner.cli.results import model_line, version_document
+from tuner.cli.results import model_line, numbers, version_document
 from tuner.cli.screen import SEARCHES, Screen
 
 if TYPE_CHECKING:
@@ -133,9 +133,9 @@ def learned_json(done: LearnResult | None) -> str:
         "images_learned": done.learned,
         "params": done.params.to_dict(),
         "progressive_accuracy": done.progressive,
-        "validation": dict(done.validation),
-        "test": dict(done.test.metrics),
-        "before": None if done.comparison is None else dict(done.comparison.champion.metrics),
+        "validation": numbers(done.validation),
+        "test": numbers(done.test.metrics),
+        "before": None if done.comparison is None else numbers(done.comparison.champion.metrics),
         "model": version_document(version),
     }
     return json.dumps(document, ensure_ascii=False)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,16 @@ class Work:
             files = Path(folder) / "model"
             write_model_files(files, first_image(self.prepared), sklearn=True)
             console, run = self.console, self.run
-            with winners_onnx(self.cache, self.prepared, self._network, files, run, console) as as_onnx:
+            features = partial(self.cache.load, self._network)
+            with winners_onnx(
+                self.cache.networks,
+                self.prepared,
+                self._network,
+                features,
+                files=files,
+                run=run,
+                console=console,
+            ) as as_onnx:
                 onnx = as_onnx(head)
             model = FittedModel(self._network, head, {}, self.prepared.labels, onnx=onnx)
             logged = log_model(self.run, model, name=names.MODEL, files=files)

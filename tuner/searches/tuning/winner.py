@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
+from tuner.base.choices import Metric
+from tuner.classifiers.heads.files import Head
 from tuner.classifiers.parameters import TrialParams
 from tuner.evaluation.metrics import Evaluation, evaluate
 from tuner.evaluation.predictions import Scored
 from tuner.experiment.networks import NetworkSpec
+from tuner.experiment.schema import Experiment
 from tuner.images.preprocessing import preprocess
 from tuner.images.splits import TEST, TRAIN, VALIDATION
 from tuner.models.fitted.estimators import classifier_params
@@ -33,13 +38,15 @@ from tuner.reports.model_card import ModelFacts
 from tuner.reports.pages import figure_html
 from tuner.searches.opening import Opened
 from tuner.searches.winner import register_winner
+from tuner.searches.winners_onnx import FeaturesOf, winners_onnx
 from tuner.tracking import names
+from tuner.tracking.run_log import RunLog
 from tuner.training.bases import Base
 from tuner.training.building import Built
 from tuner.training.checkpoints import Epoch
 from tuner.training.loop import Training
 
-_AT_ONCE = 32  # test images that go through the network together
+_AT_ONCE = 32  # images that go through the network together
 
 
 @dataclass(frozen=True)
@@ -65,42 +72,75 @@ def finish_tuned(
     Its last layer is what MLlib's logistic regression computes of the features before it; so the model is
     that network with that classifier, and both faces are a search's.
     """
-    experiment, run, plan = found.experiment, found.run, training.plan
+    experiment, run = found.experiment, found.run
     metric = experiment.search.metric
     best = training.progress.best(metric)
+    epochs = _log_epochs(run, training, best, metric)
+    built = training.best()
+    network = _log_network(found, spec, base, prepared, built)
+    features = partial(_features, network, prepared, pixels, found.session.cores)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "model"
+        write_model_files(files, first_image(prepared))
+        with winners_onnx(
+            found.cache.networks, prepared, network, features, files=files, run=run, console=found.console
+        ) as as_onnx:
+            run.model(names.KERAS_MODEL, lambda path, described: _save_keras(built, base, path, described))
+            head = built.head()
+            scored = _test(prepared, features, head)
+            onnx = as_onnx(head)
+        params = classifier_params(TrialParams(network.name, ()))
+        model = FittedModel(network, head, params, prepared.labels, onnx=onnx)
+        logged = log_model(run, model, name=names.MODEL, files=files)
+    test = evaluate(scored.label_index, scored.scores, prepared.labels)
+    _log_test(run, training, best, test, scored, logged.model_id)
+    facts = _facts(experiment, base, prepared, training, best, test)
+    tags = {
+        "backbone": network.name,
+        names.TRIAL_RUN: run.run_id,
+        f"validation_{metric}": f"{facts.validation[1]:.4f}",
+    }
+    registered = register_winner(found.session, found.store, run, experiment, prepared, logged, facts, tags)
+    return TunedWinner(best, epochs, test, registered)
+
+
+def _log_epochs(run: RunLog, training: Training, best: Epoch, metric: Metric) -> pd.DataFrame:
     epochs = pd.DataFrame(
         [
             {"number": epoch.number, "phase": epoch.phase, "seconds": epoch.seconds, **epoch.metrics}
             for epoch in training.progress.history
         ]
     )
-    figure = charts.learning_curves(epochs, metric, best.number)
-    run.text(figure_html(figure), names.LEARNING_CURVES)
-    built = training.best()
-    network = _log_network(found, spec, base, prepared, built)
-    run.model(names.KERAS_MODEL, lambda path, described: _save_keras(built, base, path, described))
-    head = built.head()
-    scored = _test(network, prepared, pixels, head.score, found.session.cores)
-    test = evaluate(scored.label_index, scored.scores, prepared.labels)
-    params = classifier_params(TrialParams(network.name, ()))
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "model"
-        write_model_files(files, first_image(prepared))
-        model = FittedModel(network, head, params, prepared.labels)
-        logged = log_model(run, model, name=names.MODEL, files=files)
-    validation = best.metrics[f"validation_{metric}"]
+    run.text(figure_html(charts.learning_curves(epochs, metric, best.number)), names.LEARNING_CURVES)
+    return epochs
+
+
+def _log_test(
+    run: RunLog, training: Training, best: Epoch, test: Evaluation, scored: Scored, model_id: str
+) -> None:
     log_evaluation(
         run,
         test,
         scored,
         plotly_run=run.run_id,
-        params={f"best_{name}": value for name, value in plan.values.items()},
+        params={f"best_{name}": value for name, value in training.plan.values.items()},
         metrics={"best_epoch": best.number, **{f"test_{k}": value for k, value in test.metrics.items()}},
-        model_id=logged.model_id,
+        model_id=model_id,
     )
     roc = charts.roc_figure(scored.label_index, scored.scores, test.labels)
     run.text(figure_html(charts.confusion_figure(test), roc), names.TEST_CHARTS_FILE)
-    facts = ModelFacts(
+
+
+def _facts(
+    experiment: Experiment,
+    base: Base,
+    prepared: PreparedImages,
+    training: Training,
+    best: Epoch,
+    test: Evaluation,
+) -> ModelFacts:
+    metric = experiment.search.metric
+    return ModelFacts(
         name=experiment.model_name,
         version="",
         alias=experiment.registry.alias,
@@ -112,16 +152,9 @@ def finish_tuned(
         kind=f"{markdown_text(base.name)}, trained on these images with a head of its own",
         gives="probability",
         chosen=_chosen(training, best),
-        validation=(metric, validation),
+        validation=(metric, best.metrics[f"validation_{metric}"]),
         test=test,
     )
-    tags = {
-        "backbone": network.name,
-        names.TRIAL_RUN: run.run_id,
-        f"validation_{metric}": f"{validation:.4f}",
-    }
-    registered = register_winner(found.session, found.store, run, experiment, prepared, logged, facts, tags)
-    return TunedWinner(best, epochs, test, registered)
 
 
 def _chosen(training: Training, best: Epoch) -> str:
@@ -180,14 +213,24 @@ def _save_keras(built: Built, base: Base, path: str, described: Model) -> None:
     )
 
 
-def _test(network: Network, prepared: PreparedImages, file: Path, score: Any, threads: int) -> Scored:
+def _test(prepared: PreparedImages, features: FeaturesOf, head: Head) -> Scored:
     """Score the test part by the very network that is registered; its pixels are read here alone."""
     rows = prepared.rows(TEST).sort_values("path")
+    scores = head.score(features(list(rows["digest"])))
+    return Scored(list(rows["path"]), rows["label_index"].to_numpy(), scores)
+
+
+def _features(
+    network: Network, prepared: PreparedImages, file: Path, threads: int, digests: Sequence[str]
+) -> np.ndarray:
+    """The features of images, by their digests, of the pixels that were decoded for the training."""
+    row_of = dict(zip(prepared.index["digest"], prepared.index["row"].to_numpy(np.int64), strict=True))
+    places = np.array([row_of[digest] for digest in digests], np.int64)
     pixels = np.load(file, mmap_mode="r")
     compute = load_network(network, Path(network.file), threads)
-    places = rows["row"].to_numpy(np.int64)
-    features = [
-        compute(preprocess(pixels[places[first : first + _AT_ONCE]], network.preprocessing))
-        for first in range(0, len(places), _AT_ONCE)
-    ]
-    return Scored(list(rows["path"]), rows["label_index"].to_numpy(), score(np.concatenate(features)))
+    return np.concatenate(
+        [
+            compute(preprocess(pixels[places[first : first + _AT_ONCE]], network.preprocessing))
+            for first in range(0, len(places), _AT_ONCE)
+        ]
+    )

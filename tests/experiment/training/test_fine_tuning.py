@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from tuner.api.given import given_tuning
 from tuner.base.errors import ExperimentError
 from tuner.experiment.file import experiment_of
 from tuner.experiment.schema import Experiment
@@ -84,3 +85,35 @@ def test_plain_data_gives_it_back() -> None:
     keys = {"base": "small-cnn", "augment": "strong", "learning_rate": "1e-4:1e-2", "unfreeze": "all"}
     experiment = Experiment.model_validate({**GIVEN, "fine_tune": keys})
     assert Experiment.model_validate(experiment.to_yaml_dict()) == experiment
+
+
+def test_a_search_may_be_absent_where_a_base_is_named() -> None:
+    data = {"name": "a", "images": "b", "fine_tune": {"base": "small-cnn", "metric": "f1", "seed": 7}}
+    experiment = experiment_of(data, "it")
+    tuned = experiment.for_tuning()
+    assert (tuned.search.metric, tuned.search.seed, tuned.search.parallelism) == ("f1", 7, 2)
+    assert tuned.search.backbone == (experiment.fine_tune.base,)
+    assert Experiment(**tuned.to_yaml_dict()) == tuned == tuned.for_tuning()
+    with pytest.raises(ExperimentError, match="it: the key search is missing"):
+        experiment_of({**data, "fine_tune": {"epochs": 2}}, "it")
+    learner = experiment_of({"name": "a", "images": "b", "learn": {"backbone": "VGG16"}}, "it")
+    with pytest.raises(ValueError, match=r"fine_tune\.base is not given, and there is no search"):
+        learner.for_tuning()
+
+
+def test_what_it_leaves_out_is_the_search_s() -> None:
+    own = {"name": "mine", "file": "/n.keras", "input_size": 32, "preprocessing": "tf"}
+    search = {"backbone": ["VGG16", own], "seed": 7, "metric": "f1", "parallelism": 3}
+    for keys, base in (({}, "VGG16"), ({"base": "VGG16"}, "VGG16"), ({"base": "mine"}, "mine")):
+        found = experiment_of({**GIVEN, "search": search, "fine_tune": keys}, "it").for_tuning()
+        assert found.fine_tune.base is not None
+        assert found.fine_tune.base.name == base
+        assert (found.fine_tune.base.file is not None) == (base == "mine")
+        assert (found.search.seed, found.fine_tune.metric, found.search.parallelism) == (7, "f1", 3)
+
+
+def test_another_base_has_defaults_of_its_own_in_a_call() -> None:
+    given = experiment_of({**GIVEN, "fine_tune": {"base": "VGG16", "batch_size": 9}}, "it")
+    assert given.fine_tune.units == 256
+    small = given_tuning(given, base="small-cnn").fine_tune
+    assert (small.units, small.batch_size, small.unfreeze) == (128, 9, ("all",))

@@ -29,11 +29,12 @@ def training(base: Base, plan: Plan, images: TrainingImages, folder: Path) -> Tr
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("augment", ["strong", "none"])
 def test_a_training_goes_on_as_if_it_had_not_been_stopped(
-    base: Base, images: TrainingImages, tmp_path: Path
+    base: Base, images: TrainingImages, tmp_path: Path, augment: str
 ) -> None:
     """In the midst of each phase: weights, optimizer, order and random generators are as they were."""
-    plan = small_plan(augment="strong", epochs=3)
+    plan = small_plan(augment=augment, epochs=3)
     whole = training(base, plan, images, tmp_path / "whole")
     whole.run()
     for until in (1, 2, 4):
@@ -69,8 +70,33 @@ def test_the_best_epoch_is_kept_and_its_last_layer_is_a_linear_classifier(
     scored = run.validated(built)
     right = (scored.scores.argmax(axis=1) == scored.label_index).mean()
     assert right == best.metrics["validation_accuracy"]
-    features = built.features.predict(images.part(validates=True).batches(99, "unit"), verbose=0)
+    features = built.features.predict(images.part("unit", validates=True).batches(99), verbose=0)
     np.testing.assert_allclose(built.head().score(features), scored.scores, atol=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pooling", ["avg", "none"])
+def test_what_a_frozen_base_gives_is_computed_once_and_nothing_else_changes(
+    images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str
+) -> None:
+    base, notes = small_base(tmp_path, pooling), dict[str, list[str]]()
+    found = {}
+    for name in ("once", "each time"):
+        if name == "each time":
+            monkeypatch.setattr("tuner.training.loop._MOST", 0)
+        notes[name] = []
+        run = Training(
+            base, small_plan(), images, LABELS, tmp_path / name, threads=1, on_note=notes[name].append
+        )
+        found[name] = run.run()
+    assert "and what it gives is computed once" in notes["once"][0]
+    assert "computed once" not in "".join(notes["each time"]) + notes["once"][1]
+    for one, other in zip(found["once"].history, found["each time"].history, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-5)
+    kept = [Checkpoints(tmp_path / name).last() for name in found]
+    for name, array in kept[0].items():
+        if name.startswith("weight"):
+            np.testing.assert_allclose(array, kept[1][name], atol=1e-6, err_msg=name)
 
 
 @pytest.mark.long

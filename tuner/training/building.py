@@ -31,12 +31,17 @@ class Built:
         Preprocessed images → what the classes are told from, of shape (n, width); shares all layers.
     whole
         Preprocessed images → probabilities, without augmentation; shares all layers.
+    before, after
+        Preprocessed images → what the base gives its head; that → probabilities, as `model` trains them.
+        They share all layers.
     """
 
     model: Any
     base: Any
     features: Any
     whole: Any
+    before: Any
+    after: Any
 
     def head(self) -> LinearHead:
         """The last layer, as the classifier of MLlib's that computes the same of the features."""
@@ -75,8 +80,11 @@ def build(base: Base, plan: Plan, classes: int, precision: str | None = None) ->
         dropout = layers.Dropout(plan.dropout, seed=plan.seed + 5, dtype=policy)
         softmax = layers.Dense(classes, activation="softmax", dtype="float32", name="classes")
         images = keras.Input((*base.input_size, 3), name="images")
-        features = _after(head, _of_base(opened, base, images))
+        given = _of_base(opened, base, images)
+        features = _after(head, given)
         whole = softmax(features)
+        alone = keras.Input(given.shape[1:], name="given")
+        after = keras.Model(alone, softmax(dropout(_after(head, alone))))
         changed = _after(augmentation_layers(plan.augment, plan.seed), images)
         trained = softmax(dropout(_after(head, _of_base(opened, base, changed))))
     return Built(
@@ -84,6 +92,8 @@ def build(base: Base, plan: Plan, classes: int, precision: str | None = None) ->
         base=opened,
         features=keras.Model(images, features),
         whole=keras.Model(images, whole),
+        before=keras.Model(images, given),
+        after=after,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,24 +25,32 @@ class Part:
 
     Attributes
     ----------
-    pixels
-        uint8 of shape (n, height, width, 3), RGB, of all images; mapped into memory.
+    values
+        Of all images: uint8 of shape (n, height, width, 3), RGB, mapped into memory; or what was computed
+        of them, float32 of shape (n, …).
     rows
         int64 of shape (m,): where those of this part are.
     label_index, path
         Of shape (m,): their classes, and what they are called.
+    preprocessing
+        What is done to pixels; None: they are none.
     """
 
-    pixels: np.ndarray
+    values: np.ndarray
     rows: np.ndarray
     label_index: np.ndarray
     path: list[str]
+    preprocessing: Preprocessing | None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, size: int, mode: Preprocessing, order: np.ndarray | None = None) -> Any:
-        """A `tf.data.Dataset` of preprocessed images (float32) and classes (int64), in batches.
+    def computed(self, values: np.ndarray) -> Part:
+        """The same images as what was computed of them, float32 of shape (m, …)."""
+        return replace(self, values=values, rows=np.arange(len(self)), preprocessing=None)
+
+    def batches(self, size: int, order: np.ndarray | None = None) -> Any:
+        """A `tf.data.Dataset` of preprocessed images or values (float32) and classes (int64), in batches.
 
         `order` has places in this part; None: as they stand.
         """
@@ -50,13 +58,16 @@ class Part:
         import tensorflow as tf
 
         def read(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return preprocess(self.pixels[self.rows[places]], mode), self.label_index[places]
+            values = self.values[self.rows[places]]
+            if self.preprocessing is not None:
+                values = preprocess(values, self.preprocessing)
+            return values, self.label_index[places]
 
         def load(places: Any) -> tuple[Any, Any]:
-            images, classes = tf.numpy_function(read, [places], (tf.float32, tf.int64), stateful=False)
-            images.set_shape((None, *self.pixels.shape[1:]))
+            values, classes = tf.numpy_function(read, [places], (tf.float32, tf.int64), stateful=False)
+            values.set_shape((None, *self.values.shape[1:]))
             classes.set_shape((None,))
-            return images, classes
+            return values, classes
 
         places = np.arange(len(self)) if order is None else order
         batches = tf.data.Dataset.from_tensor_slices(places.astype(np.int64)).batch(size)
@@ -78,7 +89,7 @@ class TrainingImages:
     def _rows(self) -> pd.DataFrame:
         return pd.read_parquet(self.folder / ROWS_FILE)
 
-    def part(self, *, validates: bool) -> Part:
+    def part(self, preprocessing: Preprocessing, *, validates: bool) -> Part:
         """Map the images that are learned from, or those that validate.
 
         Raises
@@ -100,6 +111,7 @@ class TrainingImages:
             some["row"].to_numpy(np.int64),
             some["label_index"].to_numpy(np.int64),
             list(some["path"]),
+            preprocessing,
         )
 
     def __getstate__(self) -> dict[str, Any]:

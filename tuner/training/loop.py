@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tuner.base.errors import ExperimentError, TrialError
 from tuner.evaluation.metrics import evaluate
 from tuner.evaluation.predictions import Scored
-from tuner.experiment.training.fine_tuning import TrainingPrecision
+from tuner.experiment.training.fine_tuning import NONE, TrainingPrecision
 from tuner.networks.files import import_keras, limit_threads, sees_gpu
 from tuner.training.bases import Base, unfreeze
 from tuner.training.building import Built, build
@@ -26,7 +26,17 @@ from tuner.training.checkpoints import Checkpoints, Epoch, Progress
 from tuner.training.images import Part, TrainingImages
 from tuner.training.plan import Phase, Plan
 
-_BATCH_OF_SCORES = 32  # images that are scored at once
+_AT_ONCE = 32  # images that are scored at once
+_MOST = 2**30  # bytes of what a frozen base gives: more is computed anew in each epoch
+
+
+class _Way(NamedTuple):
+    """What the epochs of a phase go through: the model that is fitted, and what it is given."""
+
+    model: Any
+    score: Callable[[Part], np.ndarray]
+    learned: Part
+    held: Part
 
 
 class Training:
@@ -75,7 +85,9 @@ class Training:
         self.plan = plan
         self._base, self._labels = base, tuple(labels)
         self._on_epoch, self._on_note = on_epoch, on_note
-        self._learned, self._held = images.part(validates=False), images.part(validates=True)
+        self._learned, self._held = (
+            images.part(base.preprocessing, validates=validates) for validates in (False, True)
+        )
         self._checkpoints = Checkpoints(folder)
         digest = hashlib.sha256(_described(base, plan, labels).encode()).hexdigest()
         self.progress = self._checkpoints.progress(digest) or Progress(digest)
@@ -85,8 +97,19 @@ class Training:
         return build(self._base, self.plan, len(self._labels))
 
     @cached_property
-    def _score(self) -> Callable[[Part], np.ndarray]:
-        return scorer(self._built.whole, self._base)
+    def _whole_way(self) -> _Way:
+        return _Way(self._built.model, _over(self._built.whole), self._learned, self._held)
+
+    @cached_property
+    def _short_way(self) -> _Way | None:
+        """Through the head alone, where the base gives the same in each epoch; None: that is too much."""
+        built = self._built
+        each = 4 * math.prod(built.before.output_shape[1:])
+        if self.plan.augment.changes or each * (len(self._learned) + len(self._held)) > _MOST:
+            return None
+        before = _over(built.before)
+        learned, held = (part.computed(before(part)) for part in (self._learned, self._held))
+        return _Way(built.after, _over(built.after), learned, held)
 
     def run(self, until: int | None = None) -> Progress:
         """Train to the end, or until after the epoch of this number; gives how far it has come then.
@@ -98,30 +121,31 @@ class Training:
         """
         last = min(until or self.plan.epochs, self.plan.epochs)
         compiled: Phase | None = None
+        way = self._whole_way
         while self.progress.begins <= last:
             number = self.progress.begins
             phase = self.plan.phase_of(number)
             if phase is not compiled:
-                self._begin(phase, restore=compiled is None and bool(self.progress.history))
+                way = self._begin(phase, restore=compiled is None and bool(self.progress.history))
                 compiled = phase
-            epoch = self._epoch(number, phase)
+            epoch = self._epoch(number, phase, way)
             self.progress = self._after(epoch, phase)
             self._on_epoch(epoch)  # rather twice than never, should this process be ended now
-            self._keep(epoch)
+            self._keep(epoch, way)
         return self.progress
 
-    def _begin(self, phase: Phase, *, restore: bool) -> None:
+    def _begin(self, phase: Phase, *, restore: bool) -> _Way:
         """Let the phase's layers learn; `restore` what the last epoch of an earlier process left."""
         keras = import_keras()
         which = unfreeze(self._built.base, self._base, phase.unfreeze)
+        short = self._short_way if phase.unfreeze == NONE else None
+        way = short or self._whole_way
         optimizer = {"rmsprop": "RMSprop", "sgd": "SGD", "adam": "Adam"}[phase.optimizer]
         made = getattr(keras.optimizers, optimizer)(phase.learning_rate)
         if self.plan.precision == "float16":  # small gradients would be 0
             made = keras.optimizers.LossScaleOptimizer(made)
-        self._built.model.compile(
-            optimizer=made, loss="sparse_categorical_crossentropy", metrics=["accuracy"]
-        )
-        made.build(self._built.model.trainable_variables)
+        way.model.compile(optimizer=made, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        made.build(way.model.trainable_variables)
         if restore:
             kept = self._checkpoints.last()
             # An epoch of the phase before left its weights alone: the optimizer begins anew.
@@ -132,15 +156,16 @@ class Training:
         self._on_note(
             f"{phase.name}: epochs {phase.first} to {phase.last}, {optimizer} {phase.learning_rate:g}; of "
             f"the base {self._base.name} learn {which}"
+            + (", and what it gives is computed once" if short else "")
         )
+        return way
 
-    def _epoch(self, number: int, phase: Phase) -> Epoch:
+    def _epoch(self, number: int, phase: Phase, way: _Way) -> Epoch:
         started = time.monotonic()
         # By the epoch's number: one that is begun again sees its images in the same order.
-        order = np.random.default_rng((self.plan.seed, number)).permutation(len(self._learned))
-        batches = self._learned.batches(self.plan.batch_size, self._base.preprocessing, order)
-        found = self._built.model.fit(
-            batches,
+        order = np.random.default_rng((self.plan.seed, number)).permutation(len(way.learned))
+        found = way.model.fit(
+            way.learned.batches(self.plan.batch_size, order),
             epochs=number,
             initial_epoch=number - 1,
             class_weight=self._class_weights(),
@@ -148,10 +173,10 @@ class Training:
             shuffle=False,  # it is done
             verbose=0,
         )
-        scores = self._score(self._held)
+        scores = way.score(way.held)
         if not np.isfinite(scores).all():
             raise TrialError(_not_a_number(number, phase))
-        evaluation = evaluate(self._held.label_index, scores, self._labels)
+        evaluation = evaluate(way.held.label_index, scores.astype(np.float64), self._labels)
         if not math.isfinite(evaluation.metrics.get(self.plan.metric, math.nan)):
             raise TrialError(
                 f"The metric {self.plan.metric} is not defined on the validation data: rank by another "
@@ -187,11 +212,11 @@ class Training:
             self._on_note(note)
         return replace(self.progress, begins=begins, history=history, notes=notes)
 
-    def _keep(self, epoch: Epoch) -> None:
+    def _keep(self, epoch: Epoch, way: _Way) -> None:
         weights = _named(_kept(self._built), "weight")
         if self.progress.best(self.plan.metric) == epoch:
             self._checkpoints.keep_best(weights)
-        optimizer = _named(self._built.model.optimizer.variables, "optimizer")
+        optimizer = _named(way.model.optimizer.variables, "optimizer")
         self._checkpoints.keep(self.progress, {**weights, **optimizer})
 
     def best(self) -> Built:
@@ -203,7 +228,7 @@ class Training:
 
     def validated(self, built: Built) -> Scored:
         """What a network makes of the validation part."""
-        scores = scorer(built.whole, self._base)(self._held)
+        scores = _over(built.whole)(self._held).astype(np.float64)
         return Scored(self._held.path, self._held.label_index, scores)
 
 
@@ -216,19 +241,20 @@ def check_gpu(precision: TrainingPrecision) -> None:
         )
 
 
-def scorer(model: Any, base: Base) -> Callable[[Part], np.ndarray]:
-    """Give what computes a model's probabilities of a part's images, float64 of shape (n, classes)."""
+def _over(model: Any) -> Callable[[Part], np.ndarray]:
+    """Give what computes a model's output of a part's images: float32 of shape (n, …)."""
     import tensorflow as tf
 
-    images = tf.TensorSpec((None, *base.input_size, 3), tf.float32)
+    given = tf.TensorSpec(model.input_shape, tf.float32)
     # Keras's predict would trace anew whenever a model is compiled.
-    compute = tf.function(lambda batch: model(batch, training=False), input_signature=[images])
+    compute = tf.function(lambda batch: model(batch, training=False), input_signature=[given])
 
-    def score(part: Part) -> np.ndarray:
-        batches = part.batches(_BATCH_OF_SCORES, base.preprocessing)
-        return np.concatenate([np.asarray(compute(batch), np.float64) for batch, _ in batches])
+    def over(part: Part) -> np.ndarray:
+        return np.concatenate(
+            [np.asarray(compute(batch), np.float32) for batch, _ in part.batches(_AT_ONCE)]
+        )
 
-    return score
+    return over
 
 
 def _described(base: Base, plan: Plan, labels: Sequence[str]) -> str:

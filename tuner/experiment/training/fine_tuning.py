@@ -41,6 +41,11 @@ class Augment(Frozen):
     zoom: float = Field(default=0, ge=0, lt=1)
     fill: Literal["nearest", "reflect", "wrap", "constant"] = "nearest"
 
+    @property
+    def changes(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.flip or any((self.rotation, self.shift, self.shear, self.zoom))
+
     def times(self, strength: float) -> Augment:
         """The same with all ranges multiplied; 0: no change at all."""
         names = ("rotation", "shift", "shear", "zoom")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark import SparkFiles
+from pyspark import SparkFiles, TaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.utils import is_remote
@@ -17,6 +18,7 @@ from pyspark.sql.utils import is_remote
 from tuner.base.errors import ModelError
 from tuner.base.machine import machine_cores
 from tuner.base.uris import file_uri
+from tuner.networks.files import FeatureFunction
 from tuner.networks.inference import Read, featurize
 from tuner.networks.resolution import Network, load_network
 from tuner.spark.settings import is_local
@@ -42,6 +44,25 @@ def shipped_file(network: Network) -> Path:
     """The network's file on a worker: the driver's own where it is visible, else what was shipped."""
     file = Path(network.file)
     return file if file.exists() else Path(SparkFiles.get(file.name))
+
+
+def open_on_worker(network: Network, threads: int) -> FeatureFunction:
+    """Open a network in a worker, on the GPUs of its task; parameters and errors as of `load_network`."""
+    see_assigned_gpus()
+    return load_network(network, shipped_file(network), threads)
+
+
+def see_assigned_gpus() -> None:
+    """Let TensorFlow see those GPUs alone that Spark gave the task that runs here, if it gives any.
+
+    References
+    ----------
+    https://spark.apache.org/docs/latest/configuration.html, custom resource scheduling.
+    """
+    task = TaskContext.get()
+    given = task.resources().get("gpu") if task is not None else None
+    if given is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given.addresses)
 
 
 def check_function_name(name: str) -> None:
@@ -89,7 +110,7 @@ def network_udf(
     """
 
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        compute = load_network(network, shipped_file(network), threads)
+        compute = open_on_worker(network, threads)
         for batch in batches:
             images = (value.as_py() for value in batch)
             rows = list(featurize(images, read, compute, batch_size))

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from tuner.base.errors import ImageSourceError, UndecidedImageError
 from tuner.extraction.files import Row, parts, read_columns, write_part
-from tuner.extraction.udf import shipped_file
+from tuner.extraction.udf import open_on_worker
 from tuner.images.decoding import Seen, outcomes
 from tuner.images.files import CHANGED, read_file
 from tuner.networks.inference import BATCH_SIZE, content_reader, featurize
-from tuner.networks.resolution import Network, load_network
+from tuner.networks.resolution import Network
 
 ListedImage = tuple[str, str]  # a file's path, and its digest
 Undecided = tuple[str, str]  # an image's digest, and why it could not be decoded this time
@@ -87,7 +87,7 @@ class FeatureWriter:
         return (*outcomes(self.network.decoding), self.decoder)
 
     def _write(self, images: Iterator[tuple[str, bytes]]) -> Iterator[Undecided]:
-        compute = load_network(self.network, shipped_file(self.network), self.threads)
+        compute = open_on_worker(self.network, self.threads)
         read = content_reader(self.network, note=lambda seen: noted.__setitem__(-1, seen))
         digests: deque[str] = deque()  # of the images that were read, until their outcomes come
         noted: deque[Seen | UndecidedImageError | None] = deque()

@@ -17,11 +17,11 @@ from pyspark.sql.pandas.functions import arrow_udf
 from tuner.base.errors import NetworkError
 from tuner.base.wording import first_sentence
 from tuner.experiment.networks import NetworkSpec
-from tuner.extraction.udf import check_function_name, ship_network, shipped_file, worker_threads
+from tuner.extraction.udf import check_function_name, open_on_worker, ship_network, worker_threads
 from tuner.images.decoding import decode_image, struct_to_image
 from tuner.networks.files import import_keras
 from tuner.networks.inference import BATCH_SIZE, Read, content_reader, featurize, struct_reader
-from tuner.networks.resolution import Network, load_network, resolve_network
+from tuner.networks.resolution import Network, resolve_network
 from tuner.networks.store import NetworkStore
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def registerKerasImageUDF(
     threads = worker_threads(spark)
 
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        compute = load_network(network, shipped_file(network), threads)
+        compute = open_on_worker(network, threads)
         folder: AbstractContextManager[str | None] = (
             tempfile.TemporaryDirectory() if preprocessor is not None else nullcontext()
         )

@@ -14,6 +14,7 @@ from hyperopt import STATUS_FAIL, STATUS_OK
 from tuner.base.choices import Metric
 from tuner.base.wording import first_line
 from tuner.experiment.training.fine_tuning import FineTune
+from tuner.extraction.udf import see_assigned_gpus
 from tuner.tracking.run_log import RunLog
 from tuner.tracking.runs import trial_run
 from tuner.tracking.store import Tracking
@@ -176,6 +177,7 @@ class TuningTrial:
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Train; gives the result as hyperopt keeps it."""
+        see_assigned_gpus()
         number = self.numbers[int(point[NUMBER]) - 1]
         return self._trained(number).to_document(self.metric)
 

@@ -212,6 +212,8 @@ def main(
                 loaded = {"load and predict in Python, s": seconds_to_load_and_predict(copies[name], own)}
                 log = Path(folder, "server.log")
                 found[name].append(loaded | measure(copies[name], own, image, requests, log))
+                told = ", ".join(f"{key} {value:.1f}" for key, value in found[name][-1].items())
+                print(f"{name}: {told}", file=sys.stderr, flush=True)
     figures = {
         name: {key: statistics.median(one[key] for one in ones) for key in ones[0]}
         for name, ones in found.items()

@@ -214,15 +214,15 @@ class Experiment(Frozen):
             base = searched.get(base.name, base)
         if base is None:
             raise ValueError("fine_tune.base is not given, and there is no search that names a network")
-        own = {
-            "seed": search.seed if given.seed is None else given.seed,
-            "metric": given.metric or search.metric,
-            "parallelism": given.parallelism or search.parallelism,
-        }
-        tuning = given.model_copy(update={"base": base, **own})
-        return self.model_copy(
-            update={"fine_tune": tuning, "search": SearchSettings(backbone=(base,), **own)}
+        searching = SearchSettings(
+            backbone=(base,),
+            seed=search.seed if given.seed is None else given.seed,
+            metric=given.metric or search.metric,
+            parallelism=given.parallelism or search.parallelism,
         )
+        same = {name: getattr(searching, name) for name in ("seed", "metric", "parallelism")}
+        tuning = given.model_copy(update={"base": base, **same})
+        return self.model_copy(update={"fine_tune": tuning, "search": searching})
 
     def to_yaml_dict(self) -> dict[str, Any]:
         """The experiment as plain data; `Experiment(**data)` gives it back."""

@@ -7,12 +7,17 @@ import pytest
 from tests.conftest import tuner
 from tuner.cli.options import completing
 from tuner.cli.training.fine_tune import fine_tune
+from tuner.experiment.file import FINE_TUNE_OVERRIDES
 
 KEYS = [
     name
     for name in inspect.signature(fine_tune).parameters
-    if name not in ("experiment", "resume", "force", "master")
+    if name not in ("experiment", "resume", "force", "master", "quiet", "as_json")
 ]
+
+
+def test_the_options_are_the_keys_that_a_call_takes() -> None:
+    assert set(KEYS) == set(FINE_TUNE_OVERRIDES)
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -85,16 +85,38 @@ def build(base: Base, plan: Plan, classes: int, precision: str | None = None) ->
         whole = softmax(features)
         alone = keras.Input(given.shape[1:], name="given")
         after = keras.Model(alone, softmax(dropout(_after(head, alone))))
+        before = keras.Model(images, given)
         changed = _after(augmentation_layers(plan.augment, plan.seed), images)
-        trained = softmax(dropout(_after(head, _of_base(opened, base, changed))))
+        model = _trained(keras.Model(images, changed), before, after, infers=base.file is not None)
+        model(images)
     return Built(
-        model=keras.Model(images, trained),
+        model=model,
         base=opened,
         features=keras.Model(images, features),
         whole=keras.Model(images, whole),
-        before=keras.Model(images, given),
+        before=before,
         after=after,
     )
+
+
+def _trained(changing: Any, before: Any, after: Any, *, infers: bool) -> Any:
+    """Augmentation, base and head as one model; `infers`: the base is called as in inference.
+
+    Of a functional model Keras 3.15 calls all layers as in training, though one was given `training=False`.
+    """
+
+    class Trained(import_keras().Model):  # type: ignore[misc]
+        """Images → probabilities; it is fitted in this process, and never saved."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.changing, self.before, self.after = changing, before, after
+
+        def call(self, images: Any, training: bool | None = None) -> Any:
+            changed = self.changing(images, training=training)
+            return self.after(self.before(changed, training=training and not infers), training=training)
+
+    return Trained()
 
 
 def _policy(precision: str) -> str:
@@ -102,8 +124,8 @@ def _policy(precision: str) -> str:
 
 
 def _of_base(opened: Any, base: Base, images: Any) -> Any:
-    """What the base gives, of a pre-trained one as in inference; a SavedModel may give it by name."""
-    outputs = opened(images) if base.file is None else opened(images, training=False)
+    """What the base gives, by name or as it is, pooled if it is a map."""
+    outputs = opened(images)
     values = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
     if len(values) != 1:
         raise NetworkError(f"The base {base.name} has {len(values)} outputs: it must have one.")

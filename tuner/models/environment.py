@@ -33,6 +33,7 @@ _SERVING = (
     "experiment",
     "images/decoding.py",
     "images/preprocessing.py",
+    "images/splits.py",
     "models/format.py",
     "models/scorer.py",
     "networks",

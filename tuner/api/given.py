@@ -52,7 +52,10 @@ def given_experiment(source: Source, *, name: str | None = None, **overrides: ob
 
 
 def given_learning(source: Source, *, name: str | None = None, **overrides: object) -> Experiment:
-    """Make an experiment to learn from; as `given_experiment`, with the keys of `LEARN_OVERRIDES`."""
+    """Make an experiment to learn from; as `given_experiment`, with the keys of `LEARN_OVERRIDES`.
+
+    Of the networks that fit a folder of images, it is the first.
+    """
     return _given(source, name, overrides, LEARN_OVERRIDES)
 
 
@@ -65,15 +68,13 @@ def _given(
     values = {key: plain(key, value) for key, value in overrides.items() if value is not None}
     if isinstance(source, Experiment) and name is None and not values:
         return source
-    data, where = _data(source, fits="backbone" not in values)
+    data, where = _data(source, fits="backbone" not in values, learns=places is LEARN_OVERRIDES)
     if name is not None:
         data["name"] = name
-    if data.get("search") == {} and places is LEARN_OVERRIDES:  # of images alone: nothing is searched
-        del data["search"]
     return experiment_of(data, where, values, places)
 
 
-def _data(source: Source, *, fits: bool) -> tuple[dict[str, Any], str]:
+def _data(source: Source, *, fits: bool, learns: bool) -> tuple[dict[str, Any], str]:
     """The content of an experiment, and what the sentence of an error begins with."""
     if isinstance(source, Experiment):
         return source.to_yaml_dict(), f"The experiment {source.name}"
@@ -82,7 +83,11 @@ def _data(source: Source, *, fits: bool) -> tuple[dict[str, Any], str]:
     text = os.fspath(source)
     if text.endswith(_ENDINGS) and not Path(text).is_dir():
         return read_yaml(Path(text)), text
-    return _of_images(text, fits=fits), f"The search of {text}"
+    data = _of_images(text, fits=fits)
+    if not learns:
+        return data, f"The search of {text}"
+    networks = data.pop("search").get("backbone")  # one is learned on, and nothing is searched
+    return data | {"learn": {"backbone": networks[0]} if networks else {}}, f"What is learned of {text}"
 
 
 def _of_images(images: str, *, fits: bool) -> dict[str, Any]:

@@ -132,7 +132,8 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _something_is_asked(self) -> Experiment:
         if not self.search.backbone and self.learn.backbone is None:
-            raise ValueError("the key search is missing")
+            alone = " (for tuner learn alone: learn.backbone)" if "learn" in self.model_fields_set else ""
+            raise ValueError(f"the key search is missing{alone}")
         return self
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ def peak_mib() -> float:
 
 
 def stream(cache: list[str], rows: int, given: dict[str, Any]) -> Any:
-    """Learn all rows but the last thousand, a batch at a time; gives the head."""
+    """Learn all rows, a batch at a time; gives the head, and the seconds that learning took."""
     from tuner.classifiers.table import CLASSIFIERS as TABLE
     from tuner.extraction.files import read_features
     from tuner.learning.learner import LearnerSetting

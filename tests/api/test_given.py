@@ -12,7 +12,7 @@ from PIL import Image
 
 import tuner
 from tests.helpers.experiments import experiments
-from tuner.api.given import given_experiment
+from tuner.api.given import given_experiment, given_learning
 from tuner.base.errors import ExperimentError, ImageSourceError
 from tuner.experiment.file import OVERRIDES, experiment_of
 from tuner.experiment.schema import Experiment
@@ -37,6 +37,17 @@ def test_a_search_takes_every_option_of_the_command_line() -> None:
     for name in ("spot_check", "features"):
         own = set(inspect.signature(getattr(tuner, name)).parameters)
         assert {"images", "backbone", "precision", "cache"} <= own
+
+
+def test_of_a_folder_alone_the_first_network_that_fits_is_learned_on(photos: Path) -> None:
+    made = given_learning(photos, batch=8)
+    searched = given_experiment(photos).search.backbone
+    assert len(searched) > 1
+    assert (made.learn.backbone, made.learn.batch) == (searched[0], 8)
+    assert "search" not in made.to_yaml_dict()
+    made.for_learning()
+    with pytest.raises(ExperimentError, match=r"the key search is missing \(for tuner learn alone"):
+        given_learning("builtin:digits")
 
 
 def test_a_tuple_is_a_range_and_a_list_is_values() -> None:

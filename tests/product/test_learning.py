@@ -153,7 +153,7 @@ slow = work.learn_stream
 def slowly(*given, **more):
     for passed in slow(*given, **more):
         yield passed
-        time.sleep(0.3)
+        time.sleep(600 if passed.learned > 20 else 0)
 work.learn_stream = slowly
 import tuner
 tuner.learn("learn.yaml")
@@ -168,13 +168,18 @@ def test_a_run_that_is_killed_in_the_midst_of_an_epoch_goes_on_and_ends_as_if_it
     process = subprocess.Popen([sys.executable, "-c", KEEP_ALL], cwd=folder, env=environment)
     try:
         wait_until(lambda: learned(folder / "mlflow.db") > 20, 300)
+        (at_work,) = runs(folder)
+        done = tuner(folder, "learn", "--resume", at_work.info.run_id)
+        assert done.returncode == 2
+        sentence = f"{at_work.info.run_id} is still running (process {process.pid} on"
+        assert sentence in done.stderr
     finally:
         kill_tree(process)
-    (killed,) = runs(folder)
-    state, _, _ = kept(folder, killed)
-    assert (state["course"]["epoch"], state["course"]["learned"]) != (3, 39)
-    said = succeeds(folder, "learn", "--resume", killed.info.run_id)
-    assert f"going on in epoch {state['course']['epoch']} of 3, at image" in said
+    said = succeeds(folder, "learn", "--resume", "last")
+    assert "going on in epoch 1 of 3, at image 24" in said
+    killed, went_on = runs(folder)
+    assert (killed.info.status, went_on.info.status) == ("KILLED", "FINISHED")
+    assert went_on.data.tags["tuner.learned_before"] == killed.info.run_id
     succeeds(folder, "learn", "--experiment", "learn.yaml")
     _, resumed, whole = (kept(folder, run) for run in runs(folder))
     assert resumed[0]["course"] == whole[0]["course"]

@@ -263,6 +263,18 @@ def test_the_leaderboard_has_the_parameters_of_all_classifiers() -> None:
         assert "sklearn.Ridge, alpha" in figure.to_json()
 
 
+def test_progress_curves_tell_all_so_far_from_the_latest() -> None:
+    progress = pd.DataFrame({"learned": [20, 30, 40], "predicted": [10, 20, 30], "right": [2, 10, 19]})
+    validation = pd.DataFrame({"learned": [40, 80], "accuracy": [0.7, 0.8]})
+    figure = charts.progress_curves(progress, validation)
+    so_far, latest, validated = (list(trace.y) for trace in figure.data)
+    assert so_far == pytest.approx([0.2, 0.5, 19 / 30])
+    assert latest == pytest.approx([0.2, 0.8, 0.9])
+    assert (list(figure.data[2].x), validated) == ([40, 80], [0.7, 0.8])
+    none = charts.progress_curves(progress[:0], validation)
+    assert len(none.data[0].y) == 0
+
+
 def test_learning_curves_show_phases_and_the_epoch_that_is_kept() -> None:
     epochs = pd.DataFrame(
         {

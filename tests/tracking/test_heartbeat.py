@@ -29,7 +29,7 @@ def leave(store: Tracking, run_id: str, beat: Beat) -> None:
 
 
 def check(store: Tracking, run_id: str) -> None:
-    check_free(store.client().get_run(run_id))
+    check_free(store.client().get_run(run_id), "search at hand")
 
 
 @contextmanager

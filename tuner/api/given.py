@@ -52,7 +52,10 @@ def given_experiment(source: Source, *, name: str | None = None, **overrides: ob
 
 
 def given_learning(source: Source, *, name: str | None = None, **overrides: object) -> Experiment:
-    """Make an experiment to learn from; as `given_experiment`, with the keys of `LEARN_OVERRIDES`."""
+    """Make an experiment to learn from; as `given_experiment`, with the keys of `LEARN_OVERRIDES`.
+
+    Of the networks that fit a folder of images, it is the first.
+    """
     return _given(source, name, overrides, LEARN_OVERRIDES)
 
 
@@ -76,15 +79,15 @@ def _given(
     values = {key: plain(key, value) for key, value in overrides.items() if value is not None}
     if isinstance(source, Experiment) and name is None and not values:
         return source
-    data, where = _data(source, fits="backbone" not in values)
+    data, where = _data(source, places, fits="backbone" not in values)
     if name is not None:
         data["name"] = name
-    if data.get("search") == {} and places is not OVERRIDES:  # of images alone: nothing is searched
-        del data["search"]
     return experiment_of(data, where, values, places)
 
 
-def _data(source: Source, *, fits: bool) -> tuple[dict[str, Any], str]:
+def _data(
+    source: Source, places: Mapping[str, tuple[str, ...]], *, fits: bool
+) -> tuple[dict[str, Any], str]:
     """The content of an experiment, and what the sentence of an error begins with."""
     if isinstance(source, Experiment):
         return source.to_yaml_dict(), f"The experiment {source.name}"
@@ -93,7 +96,15 @@ def _data(source: Source, *, fits: bool) -> tuple[dict[str, Any], str]:
     text = os.fspath(source)
     if text.endswith(_ENDINGS) and not Path(text).is_dir():
         return read_yaml(Path(text)), text
-    return _of_images(text, fits=fits), f"The search of {text}"
+    data = _of_images(text, fits=fits)
+    if places is OVERRIDES:
+        return data, f"The search of {text}"
+    search = data.pop("search")  # nothing is searched, and one network is taken
+    networks = search.pop("backbone", None)
+    if places is LEARN_OVERRIDES:
+        return data | {"learn": {"backbone": networks[0]} if networks else {}}, f"What is learned of {text}"
+    base = {"base": networks[0]} if networks else {}
+    return data | {"fine_tune": base | search}, f"The training on {text}"
 
 
 def _of_images(images: str, *, fits: bool) -> dict[str, Any]:

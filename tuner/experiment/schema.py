@@ -133,7 +133,9 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _something_is_asked(self) -> Experiment:
         if not (self.search.backbone or self.learn.backbone or self.fine_tune.base):
-            raise ValueError("the key search is missing")
+            alone = {"learn": "tuner learn alone: learn.backbone", "fine_tune": "fine-tune: fine_tune.base"}
+            told = [f" (for {text})" for key, text in alone.items() if key in self.model_fields_set]
+            raise ValueError(f"the key search is missing{''.join(told)}")
         return self
 
     @model_validator(mode="after")

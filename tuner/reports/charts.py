@@ -155,6 +155,34 @@ def learning_curves(epochs: pd.DataFrame, metric: str, best: int) -> go.Figure:
     return figure.update_xaxes(title="epoch")
 
 
+def progress_curves(progress: pd.DataFrame, validation: pd.DataFrame) -> go.Figure:
+    """Draw how well images were predicted before they were learned, and how well those that validate.
+
+    Parameters
+    ----------
+    progress
+        Counts so far, of the first pass: `learned`, and of `predicted` images how many were `right`.
+    validation
+        One row a pass: `learned`, in all passes so far, and `accuracy`.
+    """
+    figure = _figure("accuracy by images learned", [])
+    steps = progress[["predicted", "right"]].diff().fillna(progress[["predicted", "right"]])
+    curves = {
+        "before they were learned, all so far": progress["right"] / progress["predicted"],
+        "before they were learned, since the last point": steps["right"] / steps["predicted"],
+    }
+    for name, values in curves.items():
+        figure.add_scatter(x=progress["learned"], y=values, mode="lines", name=name)
+    figure.add_scatter(
+        x=validation["learned"],
+        y=validation["accuracy"],
+        mode="lines+markers",
+        name="validation images, after a pass",
+    )
+    figure.update_xaxes(title="images learned, in all passes")
+    return figure.update_layout(yaxis_title="accuracy", hovermode="x unified")
+
+
 def parallel_coordinates(trials: pd.DataFrame, metric: str, classifier: str | None = None) -> go.Figure:
     """Draw each finished trial as a line through its parameters to its score; `trials` as above.
 

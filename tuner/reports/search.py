@@ -70,6 +70,21 @@ def log_learning_data(run: RunLog, experiment: Experiment, prepared: PreparedIma
     log_inputs(run, experiment, prepared)
 
 
+def log_progress(run: RunLog, points: Sequence[tuple[int, int, int]], passes: Mapping[int, float]) -> None:
+    """Log the figure of `tuner learn`.
+
+    Parameters
+    ----------
+    points
+        Of the first pass: images learned, predicted before, and right, all so far.
+    passes
+        Accuracy of the images that validate, by the images learned in all passes so far.
+    """
+    progress = pd.DataFrame(points, columns=["learned", "predicted", "right"])
+    validation = pd.DataFrame(passes.items(), columns=["learned", "accuracy"])
+    run.text(figure_html(charts.progress_curves(progress, validation)), names.PROGRESS_CURVES)
+
+
 def log_inputs(run: RunLog, experiment: Experiment, prepared: PreparedImages) -> None:
     """Log the data sets of the parts, and the networks' files."""
     for part in (TRAIN, VALIDATION, TEST):

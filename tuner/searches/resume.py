@@ -114,7 +114,7 @@ def find_search(
             "learn without --resume, or give another run."
         )
     if not force:
-        check_free(run)
+        check_free(run, f"{_WORDS[kind]} {run.info.run_id}")
     store = Tracking(opened.uri, run.info.experiment_id)
     with tempfile.TemporaryDirectory() as folder:
         file = read_artifact(store, run.info.run_id, names.EXPERIMENT_FILE, Path(folder))

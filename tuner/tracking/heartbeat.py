@@ -1,4 +1,4 @@
-"""A search's sign of life: a tag of its run, by which any machine knows who is at work on it."""
+"""A search's sign of life, or of what is like one: a tag, by which any machine knows who is at work."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def check_free(run: Run) -> None:
-    """Refuse a search that another process is at work on.
+def check_free(run: Run, which: str) -> None:
+    """Refuse a run that another process is at work on; `which` it is, for people.
 
     Raises
     ------
@@ -101,17 +101,18 @@ def check_free(run: Run) -> None:
     beat = Beat.of_run(run)
     if run.info.status == "RUNNING" and beat is not None and beat.lives():
         raise TrackingError(
-            f"The search {run.info.run_id} is still running ({beat}): stop it, or let it end. If it is "
+            f"The {which} is still running ({beat}): stop it, or let it end. If it is "
             f"surely gone, wait until it was not heard of for {_DEAD_SECONDS:.0f} s; --force takes it over "
             "at once."
         )
 
 
 class Heartbeat:
-    """The signs of life of this process's search, written to its run."""
+    """The signs of life of this process's search, written to its run; `what` it is, for people."""
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, what: str = "search") -> None:
         self._tracking = tracking
+        self._what = what
         self._beat = Beat.of_this_process()
 
     def claim(self, run_id: str) -> None:
@@ -127,7 +128,8 @@ class Heartbeat:
         other = self._other(run_id)
         if other is not None:
             raise TrackingError(
-                f"The search {run_id} is being resumed by another process, too ({other}): let it go on."
+                f"The {self._what} {run_id} is being resumed by another process, too ({other}): let it go "
+                "on."
             )
 
     @contextmanager
@@ -155,7 +157,7 @@ class Heartbeat:
                 if over.is_set():
                     return
                 if other is not None:
-                    _give_way(run_id, other)
+                    _give_way(f"{self._what} {run_id}", other)
                 self._write(run_id)
 
     def _write(self, run_id: str) -> None:
@@ -168,8 +170,8 @@ class Heartbeat:
         return None if beat is None or beat.token == self._beat.token else beat
 
 
-def _give_way(run_id: str, other: Beat) -> None:
-    text = f"tuner: the search {run_id} was taken over by another process ({other}): this one ends.\n"
+def _give_way(which: str, other: Beat) -> None:
+    text = f"tuner: the {which} was taken over by another process ({other}): this one ends.\n"
     with suppress(OSError):
         os.write(2, text.encode("ascii", "backslashreplace"))
     os._exit(1)

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 KIND = "tuner.kind"  # search, spot-check, fine-tune, learn, trial, features, evaluate or promote
 TRIAL = "tuner.trial"  # the trial's number within its search, from 1
 BEST = "tuner.best_trial"  # of a search: the number of the trial that won
-HEARTBEAT = "tuner.heartbeat"  # of a search: who is at work on it, and since when nothing was heard
+HEARTBEAT = "tuner.heartbeat"  # of a search and the like: who is at work on it, and when that was heard
 EXPERIMENT = "tuner.experiment"  # the name in the experiment file
 RESUMED = "tuner.resumed_run_id"  # on the run of `mlflow run`: the search that it went on with
 OWN_RUN = (
@@ -48,6 +48,7 @@ LEARNER_FOLDER = "learner"  # of `tuner learn`: what it takes to go on; numbers,
 NETWORKS_FOLDER = "networks"  # the files of networks that trials' models share
 CHARTS_FILE = "charts/search.html"  # the course of the search, its parameters, scores by network
 LEARNING_CURVES = "charts/training.html"  # of a fine-tuning: what each epoch showed
+PROGRESS_CURVES = "charts/learning.html"  # of `tuner learn`: accuracy by the images that were learned
 TEST_CHARTS_FILE = "charts/test.html"  # the winner on the test part: confusion matrix, ROC curves
 MODEL_CARD_FILE = "model_card.md"  # what the winner was made of, how good it is, how to call it
 COMPARISON_FILE = "comparison/report.md"  # champion and challenger, for a reader

@@ -29,8 +29,8 @@ def test_a_search_may_be_absent_and_then_is_not_made_up() -> None:
 
 
 def test_without_both_the_search_is_missing() -> None:
-    for learn in (None, {"epochs": 2}):
-        with pytest.raises(ExperimentError, match="here: the key search is missing"):
+    for learn, more in ((None, ""), ({"epochs": 2}, r" \(for tuner learn alone: learn\.backbone\)")):
+        with pytest.raises(ExperimentError, match=f"here: the key search is missing{more}\\W*$"):
             read(learn)
 
 

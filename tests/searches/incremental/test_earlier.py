@@ -1,20 +1,25 @@
 """What is new of the images of an earlier run, where it goes on, and what keeps it from that."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import pandas as pd
 import pytest
 
 from tests.learning.samples import sample, setting
-from tuner.base.errors import ExperimentError
+from tuner.base.errors import ExperimentError, TrackingError
 from tuner.experiment.file import experiment_of
 from tuner.images.index import ImageSet
 from tuner.learning.state import Course, LearnedState, make_learner
 from tuner.learning.stream import drawn_order
 from tuner.networks.resolution import Network
 from tuner.preparation.images import PreparedImages
-from tuner.searches.incremental.earlier import Earlier, check_same_learning
+from tuner.searches.incremental.earlier import Earlier, check_same_learning, claim
 from tuner.searches.incremental.feature_rows import rows_to_learn
+from tuner.searches.resume import EarlierSearch
+from tuner.tracking import heartbeat, names
+from tuner.tracking.heartbeat import Heartbeat
+from tuner.tracking.store import Tracking
 
 LABELS = ("x", "y")
 COURSE = Course(seed=3, batch=2, epochs=2)
@@ -129,3 +134,26 @@ def test_what_learns_may_not_change_and_how_may() -> None:
         check_same_learning(made(), made(seed=1), "5")
     with pytest.raises(ExperimentError, match=r"cannot be gone on with: learn\.classifier was"):
         check_same_learning(made(), made(classifier="sklearn.SGD"), "5")
+
+
+def test_a_run_with_which_another_goes_on_is_refused_and_one_that_was_killed_ends(
+    store: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_SETTLE_SECONDS", 0.0)
+    client = store.client()
+    first = client.create_run(store.experiment_id).info.run_id
+    experiment = experiment_of(
+        {"name": "e", "images": "i", "learn": {"backbone": "VGG16"}}, "here"
+    ).for_learning()
+    found = EarlierSearch(store, first, experiment, None, "RUNNING", datetime.now())
+    after = client.create_run(store.experiment_id, tags={names.LEARNED_BEFORE: first}).info.run_id
+    other = Heartbeat(store)
+    with other.beating(after):
+        with pytest.raises(TrackingError, match=f"The run {after}, which goes on with {first}, is still"):
+            claim(found, Heartbeat(store, "run"))
+        assert client.get_run(first).info.status == "RUNNING"
+        claim(found, Heartbeat(store, "run"), force=True)
+        assert other._other(after) is not None  # it will see that, and end
+    client.set_terminated(after)
+    claim(found, Heartbeat(store, "run"))
+    assert client.get_run(first).info.status == "KILLED"

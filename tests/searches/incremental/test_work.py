@@ -124,12 +124,21 @@ def test_it_learns_tests_and_registers_and_later_what_is_new(store: Tracking, tm
     steps = [one.step for one in client.get_metric_history(first.run_id, names.PROGRESSIVE)]
     assert steps == [16, 24, 32, 39]
     assert [one.step for one in client.get_metric_history(first.run_id, "accuracy")] == [1, 2]
+    assert names.PROGRESS_CURVES in {one.path for one in client.list_artifacts(first.run_id, "charts")}
     assert not any((tmp_path / "cache" / "staging").iterdir())
     earlier = EarlierSearch(store, first.run_id, experiment, None, "FINISHED", datetime.now())
 
     nothing, said = letters.learn(store, experiment, earlier)
     assert nothing is None
     assert "nothing is new: all 39 images were learned before" in said
+
+    cut = EarlierSearch(store, first.run_id, experiment, None, "KILLED", datetime.now())
+    again, said = letters.learn(store, experiment, cut)
+    assert "all 39 images were learned before by a run that did not end" in said
+    assert again is not None
+    assert (again.new, again.learned, again.progressive) == (0, 39, None)
+    assert again.test.metrics == first.test.metrics
+    assert client.get_run(again.run_id).data.tags[names.LEARNED] == "39"
 
     letters.add(3)
     second, said = letters.learn(store, experiment, earlier)
@@ -139,7 +148,7 @@ def test_it_learns_tests_and_registers_and_later_what_is_new(store: Tracking, tm
     assert second.comparison is not None
     assert second.comparison.champion.metrics == first.test.metrics
     assert second.comparison.images == first.test.confusion.sum() == 12
-    assert str(second.version.version) == "2"
+    assert str(second.version.version) == "3"
     assert client.get_run(second.run_id).data.tags[names.LEARNED] == "48"
 
 

@@ -94,6 +94,7 @@ def learn(
     precision: str | None = None,
     cache: str | os.PathLike[str] | None = None,
     resume: str | None = None,
+    force: bool = False,
     master: str | None = None,
     console: Console | None = None,
 ) -> LearnResult | None:
@@ -130,6 +131,8 @@ def learn(
         The folder of the feature cache.
     resume
         A run to go on with: its id, or ``last``.
+    force
+        Go on with it even if a process seems to be at work on it.
     master
         A Spark master URL; None: the session that is running, or this machine.
     console
@@ -166,6 +169,8 @@ def learn(
     given = None if source is None else given_learning(source, name=name, **keys)
     if resume is None and given is None:
         raise ExperimentError("There is nothing to learn: give a folder of images, or an experiment.")
+    if force and resume is None:
+        raise ExperimentError("--force is for a run that another process has: give --resume, too.")
     from tuner.searches.incremental.learn import run_learning  # imports take seconds
 
     earlier = None
@@ -174,11 +179,11 @@ def learn(
         from tuner.tracking.store import named_experiment
 
         name = given.name if given else name
-        earlier = find_search(resume, named_experiment(name), name, kind="learn")
+        earlier = find_search(resume, named_experiment(name), name, force=force, kind="learn")
         console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
         given = given or given_learning(earlier.experiment, **keys)
     assert given is not None
-    done = run_learning(given, resume=earlier, master=master, console=console)
+    done = run_learning(given, resume=earlier, force=force, master=master, console=console)
     if done is None:
         return None
     shared = {key: value for key, value in vars(done).items() if key in LearnResult.__annotations__}

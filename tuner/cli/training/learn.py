@@ -41,6 +41,9 @@ def learn(
     resume: Annotated[
         str, typer.Option(help="Learn what a run has not learned yet: its id, or last.")
     ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on with it even if a process seems to be at work on it.")
+    ] = False,
     images: Images = "",
     backbone: Annotated[str, option("backbone", "The one network, by name: InceptionV3")] = "",
     classifier: Annotated[
@@ -82,7 +85,7 @@ def learn(
         read, given = read_experiment(file, keys, LEARN_OVERRIDES), {}
     from tuner.api.training.learning import learn as run
 
-    done = run(read, **given, resume=resume or None, master=master or None, console=screen)
+    done = run(read, **given, resume=resume or None, force=force, master=master or None, console=screen)
     if done is not None:
         show_learned(done, screen)
     if as_json:

@@ -20,7 +20,9 @@ from tuner.preparation.images import PreparedImages
 from tuner.searches.incremental.feature_rows import HELD_BACK
 from tuner.searches.resume import EarlierSearch
 from tuner.tracking import names
+from tuner.tracking.heartbeat import Heartbeat, check_free
 from tuner.tracking.run_log import read_artifact
+from tuner.tracking.runs import found_runs
 
 # What was learned is of these.
 _FIXED = (
@@ -181,3 +183,25 @@ def check_same_learning(earlier: Experiment, experiment: Experiment, run_id: str
                 f"The run {run_id} cannot be gone on with: {key} was {was} and is {is_now}. Resume it "
                 "without this, or learn anew without --resume."
             )
+
+
+def claim(found: EarlierSearch, heartbeat: Heartbeat, *, force: bool = False) -> None:
+    """Take a run for the one that is to go on with it; if it was killed, MLflow is told that it ended.
+
+    With `force` it is taken from another process that goes on with it, which ends as soon as it sees that.
+
+    Raises
+    ------
+    TrackingError
+        Another process goes on with it.
+    """
+    heartbeat.claim(found.run_id)
+    store = found.store
+    after = f"tags.`{names.LEARNED_BEFORE}` = '{found.run_id}' and attributes.status = 'RUNNING'"
+    for run in found_runs(store, [store.experiment_id], after, "start_time DESC"):
+        if force:
+            heartbeat.claim(run.info.run_id)
+        else:
+            check_free(run, f"run {run.info.run_id}, which goes on with {found.run_id},")
+    if found.status == "RUNNING":
+        store.client().set_terminated(found.run_id, "KILLED")

@@ -13,11 +13,12 @@ from tuner.experiment.schema import Experiment
 from tuner.networks.table import check_names
 from tuner.preparation.images import open_cache, prepare_images
 from tuner.registry.versions import holder_of
-from tuner.searches.incremental.earlier import check_same_learning
+from tuner.searches.incremental.earlier import check_same_learning, claim
 from tuner.searches.incremental.work import LearnOutcome, Work
 from tuner.searches.resume import EarlierSearch
 from tuner.spark.sessions import driver_session
 from tuner.tracking import names
+from tuner.tracking.heartbeat import Heartbeat
 from tuner.tracking.runs import parent_run
 from tuner.tracking.store import open_tracking
 
@@ -26,6 +27,7 @@ def run_learning(
     experiment: Experiment,
     *,
     resume: EarlierSearch | None = None,
+    force: bool = False,
     master: str | None = None,
     console: Console | None = None,
 ) -> LearnOutcome | None:
@@ -41,6 +43,8 @@ def run_learning(
     resume
         An earlier run to go on with (`tuner.searches.resume.find_search`): what it has not learned is
         learned. Images that it used keep their part; new ones are learned.
+    force
+        Go on with it even if another process does.
     master
         A Spark master URL; None: this machine.
     console
@@ -71,10 +75,18 @@ def run_learning(
     store = resume.store if resume else open_tracking(experiment.name)
     holder_of(store, experiment.model_name, experiment.registry.alias)  # a registry that is away: said now
     cache = open_cache(experiment, store)
-    with parent_run(store, f"{experiment.name}-learn", "learn") as run, _advice(run.run_id):
+    heartbeat, tags = Heartbeat(store, "run"), {names.EXPERIMENT: experiment.name}
+    if resume:
+        claim(resume, heartbeat, force=force)
+        tags[names.LEARNED_BEFORE] = resume.run_id
+    with (
+        parent_run(store, f"{experiment.name}-learn", "learn") as run,
+        _advice(run.run_id),
+        heartbeat.beating(run.run_id),
+    ):
         console.print(f"learn {experiment.name} · MLflow run {run.run_id}", soft_wrap=True, markup=False)
         with uninterrupted():
-            run.batch(tags={names.EXPERIMENT: experiment.name})
+            run.batch(tags=tags)
             run.yaml(experiment.to_yaml_dict(), names.EXPERIMENT_FILE)
         with driver_session(f"tuner {experiment.name}", 1, master=master) as session:
             cache.place.connect(session.spark)

@@ -32,7 +32,7 @@ from tuner.models.flavor import FittedModel, log_model, write_model_files
 from tuner.networks.resolution import Network
 from tuner.preparation.images import PreparedImages, first_image
 from tuner.registry.versions import RegisteredVersion
-from tuner.reports.search import log_learning_data, log_test
+from tuner.reports.search import log_learning_data, log_progress, log_test
 from tuner.searches.incremental.earlier import Earlier
 from tuner.searches.incremental.feature_rows import FeatureRows, feature_rows, rows_to_learn
 from tuner.searches.incremental.keeping import Keeper
@@ -138,7 +138,6 @@ class Work:
     def go_on(self, resume: EarlierSearch) -> LearnOutcome | None:
         """Learn what an earlier run has not learned."""
         earlier = Earlier.read(resume, self.setting)
-        self.run.batch(tags={names.LEARNED_BEFORE: earlier.run_id})
         earlier.check(self.prepared)
         given = self.experiment.split.given is not None
         work = replace(self, prepared=earlier.with_parts(self.prepared, given))
@@ -151,8 +150,12 @@ class Work:
                 f"going on in epoch {course.epoch} of {course.epochs}, at image {course.learned}"
             )
         elif rows.empty:
-            self.console.print(f"nothing is new: all {len(earlier.learned())} images were learned before")
-            return None
+            known = f"all {len(earlier.learned())} images were learned before"
+            if resume.status == "FINISHED":
+                self.console.print(f"nothing is new: {known}")
+                return None
+            self.console.print(f"{known} by a run that did not end: that is tested and registered")
+            course = replace(course, epoch=course.epochs)
         return work._learn(earlier.learner, rows, course, earlier)
 
     def _learn(
@@ -217,16 +220,26 @@ class Work:
         )
         every = course.batch * max(1, len(rows) // (course.batch * _POINTS))
         started = time.monotonic()
+        points: list[tuple[int, int, int]] = []
+        accuracies: dict[int, float] = {}
+        passed = Passed(course.epoch, course.learned, 0, 0, ends_epoch=True)  # where nothing is left
         with self._bar(len(rows) * course.epochs) as advance:
             for passed in stream:
-                advance((passed.epoch - 1) * len(rows) + passed.learned)
+                learned = (passed.epoch - 1) * len(rows) + passed.learned
+                advance(learned)
                 shown = passed.ends_epoch or passed.learned % every == 0
                 if passed.epoch == 1 and shown and passed.accuracy is not None:
-                    self.run.batch(metrics={names.PROGRESSIVE: passed.accuracy}, step=passed.learned)
+                    self.run.batch(metrics={names.PROGRESSIVE: passed.accuracy}, step=learned)
+                    points.append((learned, passed.predicted, passed.right))
                 if passed.ends_epoch:
                     validation = self._validate(features.validated(learner.head()), passed.epoch)
+                    accuracies[learned] = validation.metrics["accuracy"]
                 keep.after(passed)
+        if rows.empty:
+            validation = self._validate(features.validated(learner.head()), course.epoch)
+            keep.after(passed)
         self.run.batch(metrics={"learn_seconds": time.monotonic() - started})
+        log_progress(self.run, points, accuracies)
         return passed, validation
 
     @contextmanager

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tuner.api.earlier import earlier_run
 from tuner.api.given import Names, Source, Values, given_experiment
 from tuner.api.guest import as_it_was
 from tuner.api.results import SearchResult
 from tuner.base.errors import ExperimentError
+from tuner.experiment.file import OVERRIDES
 from tuner.experiment.schema import Experiment
 from tuner.networks.table import check_names
 
@@ -124,29 +126,7 @@ def search(
     StoreError
         The MLflow store stopped answering.
     """
-    keys = {
-        "images": images,
-        "backbone": backbone,
-        "classifier": classifier,
-        "regParam": regParam,
-        "elasticNetParam": elasticNetParam,
-        "maxIter": maxIter,
-        "max_evals": max_evals,
-        "parallelism": parallelism,
-        "seed": seed,
-        "validation": validation,
-        "algorithm": algorithm,
-        "metric": metric,
-        "select": select,
-        "deterministic": deterministic,
-        "class_weight": class_weight,
-        "fit": fit,
-        "timeout": timeout,
-        "trial_timeout": trial_timeout,
-        "early_stop": early_stop,
-        "precision": precision,
-        "cache": cache,
-    }
+    keys = {key: value for key, value in locals().items() if key in OVERRIDES}
     console = console or Console()
     if resume is not None:
         done = _resume(resume, images_or_experiment, name, keys, master, connect_port, force, console)
@@ -197,13 +177,9 @@ def _resume(
 ) -> SearchOutcome:
     """Go on with a search, by its own experiment unless one is given."""
     given = None if source is None else given_experiment(source, name=name, **keys)
-    from tuner.searches.resume import find_search
     from tuner.searches.search import run_search
-    from tuner.tracking.store import named_experiment
 
-    name = given.name if given else name
-    earlier = find_search(which, named_experiment(name), name, force=force)
-    console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
+    earlier = earlier_run(which, "search", given, name, force=force, console=console)
     if given is None:
         given = given_experiment(earlier.experiment, **keys)
     return run_search(given, resume=earlier, master=master, connect_port=connect_port, console=console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -108,31 +108,9 @@ def search(
     verbose: Verbose = False,
 ) -> None:
     """Search for the best model, log every trial to MLflow and register the winner."""
-    keys: dict[str, Any] = {
-        "images": images,
-        "backbone": backbone,
-        "classifier": classifier,
-        "regParam": regParam,
-        "elasticNetParam": elasticNetParam,
-        "maxIter": maxIter,
-        "max_evals": max_evals,
-        "parallelism": parallelism,
-        "seed": seed,
-        "validation": validation,
-        "algorithm": algorithm,
-        "metric": metric,
-        "select": select,
-        "deterministic": deterministic,
-        "class_weight": class_weight,
-        "fit": fit,
-        "timeout": timeout,
-        "trial_timeout": trial_timeout,
-        "early_stop": early_stop,
-        "precision": precision,
-        "cache": cache,
-    }
-    from tuner.experiment.file import read_experiment
+    from tuner.experiment.file import OVERRIDES, read_experiment
 
+    keys = {key: value for key, value in locals().items() if key in OVERRIDES}
     if verbose:
         _be_verbose()
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)

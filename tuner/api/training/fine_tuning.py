@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tuner.api.earlier import earlier_run
 from tuner.api.given import Source, Values, given_tuning
 from tuner.api.guest import as_it_was
 from tuner.base.errors import ExperimentError
+from tuner.experiment.file import FINE_TUNE_OVERRIDES
 
 if TYPE_CHECKING:
     from tuner.searches.tuning.fine_tune import FineTuning
@@ -99,25 +101,7 @@ def fine_tune(
     TunerError
         The loss is no number any more, no trial succeeded, or the MLflow store stopped answering.
     """
-    keys: dict[str, Any] = {
-        "images": images,
-        "base": base,
-        "augment": augment,
-        "unfreeze": unfreeze,
-        "warm_up_epochs": warm_up_epochs,
-        "epochs": epochs,
-        "warm_up_learning_rate": warm_up_learning_rate,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "early_stop": early_stop,
-        "max_evals": max_evals,
-        "parallelism": parallelism,
-        "seed": seed,
-        "metric": metric,
-        "validation": validation,
-        "precision": precision,
-        "cache": cache,
-    }
+    keys = {key: value for key, value in locals().items() if key in FINE_TUNE_OVERRIDES}
     source, console = images_or_experiment, console or Console()
     given = None if source is None else given_tuning(source, name=name, **keys)
     if force and resume is None:
@@ -128,12 +112,7 @@ def fine_tune(
 
     earlier = None
     if resume is not None:
-        from tuner.searches.resume import find_search
-        from tuner.tracking.store import named_experiment
-
-        name = given.name if given else name
-        earlier = find_search(resume, named_experiment(name), name, force=force, kind="fine-tune")
-        console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
+        earlier = earlier_run(resume, "fine-tune", given, name, force=force, console=console)
         given = given or given_tuning(earlier.experiment, **keys)
     assert given is not None
     return run_fine_tuning(given, resume=earlier, master=master, console=console)

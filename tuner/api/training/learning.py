@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tuner.api.earlier import earlier_run
 from tuner.api.given import Source, given_learning
 from tuner.api.guest import as_it_was
 from tuner.api.results import open_model
 from tuner.base.errors import ExperimentError
 from tuner.classifiers.parameters import TrialParams
+from tuner.experiment.file import LEARN_OVERRIDES
 
 if TYPE_CHECKING:  # imports take seconds
     from tuner.api.models import Model
@@ -152,19 +154,7 @@ def learn(
     StoreError
         The MLflow store stopped answering.
     """
-    keys: dict[str, Any] = {
-        "images": images,
-        "backbone": backbone,
-        "classifier": classifier,
-        "batch": batch,
-        "epochs": epochs,
-        "step": step,
-        "seed": seed,
-        "metric": metric,
-        "validation": validation,
-        "precision": precision,
-        "cache": cache,
-    }
+    keys = {key: value for key, value in locals().items() if key in LEARN_OVERRIDES}
     source, console = images_or_experiment, console or Console()
     given = None if source is None else given_learning(source, name=name, **keys)
     if resume is None and given is None:
@@ -175,12 +165,7 @@ def learn(
 
     earlier = None
     if resume is not None:
-        from tuner.searches.resume import find_search
-        from tuner.tracking.store import named_experiment
-
-        name = given.name if given else name
-        earlier = find_search(resume, named_experiment(name), name, force=force, kind="learn")
-        console.print(f"resuming {earlier}", markup=False, soft_wrap=True)
+        earlier = earlier_run(resume, "learn", given, name, force=force, console=console)
         given = given or given_learning(earlier.experiment, **keys)
     assert given is not None
     done = run_learning(given, resume=earlier, force=force, master=master, console=console)

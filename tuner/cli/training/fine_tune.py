@@ -67,27 +67,9 @@ def fine_tune(
     as_json: AsJson = False,
 ) -> None:
     """Train a network on the images, or several with successive halving; test and register the best."""
-    keys: dict[str, Any] = {
-        "images": images,
-        "base": base,
-        "augment": augment,
-        "unfreeze": unfreeze,
-        "warm_up_epochs": warm_up_epochs,
-        "epochs": epochs,
-        "warm_up_learning_rate": warm_up_learning_rate,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "early_stop": early_stop,
-        "max_evals": max_evals,
-        "parallelism": parallelism,
-        "seed": seed,
-        "metric": metric,
-        "validation": validation,
-        "precision": precision,
-        "cache": cache,
-    }
     from tuner.experiment.file import FINE_TUNE_OVERRIDES, read_experiment
 
+    keys = {key: value for key, value in locals().items() if key in FINE_TUNE_OVERRIDES}
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
     if resume and not experiment:
         read, given = None, {key: value or None for key, value in keys.items()}

@@ -62,21 +62,9 @@ def learn(
     as_json: AsJson = False,
 ) -> None:
     """Learn images a batch at a time, in flat memory; later, with --resume, those that are new."""
-    keys: dict[str, Any] = {
-        "images": images,
-        "backbone": backbone,
-        "classifier": classifier,
-        "batch": batch,
-        "epochs": epochs,
-        "step": step,
-        "seed": seed,
-        "metric": metric,
-        "validation": validation,
-        "precision": precision,
-        "cache": cache,
-    }
     from tuner.experiment.file import LEARN_OVERRIDES, read_experiment
 
+    keys = {key: value for key, value in locals().items() if key in LEARN_OVERRIDES}
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
     if resume and not experiment:
         read, given = None, {key: value or None for key, value in keys.items()}

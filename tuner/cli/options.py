@@ -63,9 +63,12 @@ def _values(name: str) -> Iterator[str]:
             yield from ("false", "true")
 
 
-def option(name: str, text: str) -> OptionInfo:
-    """An option that stands for a key of the experiment file: one of the overrides of a command."""
-    group = next((group for group, names in _GROUPS.items() if name in names), _OTHERS)
+def option(name: str, text: str, others: str = _OTHERS) -> OptionInfo:
+    """An option that stands for a key of the experiment file: one of the overrides of a command.
+
+    `others` is the panel of options that are not on images and the like.
+    """
+    group = next((group for group, names in _GROUPS.items() if name in names), others)
     return typer.Option(
         f"--{name}",
         help=f"{text}; empty: as in the file.",

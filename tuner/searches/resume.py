@@ -152,7 +152,7 @@ def check_same(earlier: EarlierSearch, experiment: Experiment, *, tunes: bool = 
     ExperimentError
         What differs, with both values.
     """
-    before, now = (dict(_flat(each.to_yaml_dict())) for each in (earlier.experiment, experiment))
+    before, now = (dict(flat(each.to_yaml_dict())) for each in (earlier.experiment, experiment))
     changed = [
         f"{key} was {before.get(key, 'not set')} and is {now.get(key, 'not set')}"
         for key in sorted(before.keys() | now.keys())
@@ -174,10 +174,11 @@ def check_same_images(earlier: EarlierSearch, data_digest: str) -> None:
         )
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of an experiment by their keys, with those of groups before a dot: `search.seed`."""
     for key, value in data.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -132,8 +132,13 @@ def test_what_learns_may_not_change_and_how_may() -> None:
     check_same_learning(made(), made(batch=5, epochs=9, metric="f1"), "run")
     with pytest.raises(ExperimentError, match=r"The run 5 cannot be gone on with: learn\.seed was 42 and"):
         check_same_learning(made(), made(seed=1), "5")
-    with pytest.raises(ExperimentError, match=r"cannot be gone on with: learn\.classifier was"):
+    said = r"learn\.classifier\.name was river\.LogisticRegression and is sklearn\.SGD\."
+    with pytest.raises(ExperimentError, match=f"cannot be gone on with: {said}"):
         check_same_learning(made(), made(classifier="sklearn.SGD"), "5")
+    with pytest.raises(ExperimentError, match=r"learn\.classifier\.lr was not set and is 0\.5\."):
+        check_same_learning(made(), made(classifier={"name": "river.LogisticRegression", "lr": 0.5}), "5")
+    with pytest.raises(ExperimentError, match=r"learn\.backbone\.name was VGG16 and is VGG19\."):
+        check_same_learning(made(), made(backbone="VGG19"), "5")
 
 
 def test_a_run_with_which_another_goes_on_is_refused_and_one_that_was_killed_ends(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tuner.api.training.learning import LearnResult
 
 app = typer.Typer()
+key = partial(option, others="What is learned, and how")
 
 
 @app.command(rich_help_panel=SEARCHES)
@@ -45,16 +47,16 @@ def learn(
         bool, typer.Option("--force", help="Go on with it even if a process seems to be at work on it.")
     ] = False,
     images: Images = "",
-    backbone: Annotated[str, option("backbone", "The one network, by name: InceptionV3")] = "",
+    backbone: Annotated[str, key("backbone", "The one network, by name: InceptionV3")] = "",
     classifier: Annotated[
-        str, option("classifier", "What learns: river.LogisticRegression, sklearn.SGD")
+        str, key("classifier", "What learns: river.LogisticRegression, sklearn.SGD")
     ] = "",
-    batch: Annotated[str, option("batch", "How many images at once")] = "",
-    epochs: Annotated[str, option("epochs", "How many passes over the images")] = "",
-    step: Annotated[str, option("step", "River's: batch or row")] = "",
-    seed: Annotated[str, option("seed", "The seed of the split and of the order of images")] = "",
-    metric: Annotated[str, option("metric", "What it is judged by in validation")] = "",
-    validation: Annotated[str, option("validation", "holdout or cv:5, whose first fold validates")] = "",
+    batch: Annotated[str, key("batch", "How many images at once")] = "",
+    epochs: Annotated[str, key("epochs", "How many passes over the images")] = "",
+    step: Annotated[str, key("step", "River's: batch or row")] = "",
+    seed: Annotated[str, key("seed", "The seed of the split and of the order of images")] = "",
+    metric: Annotated[str, key("metric", "What it is judged by in validation")] = "",
+    validation: Annotated[str, key("validation", "holdout or cv:5, whose first fold validates")] = "",
     precision: Precision = "",
     cache: Cache = "",
     master: Annotated[str, MASTER] = "",
@@ -90,7 +92,7 @@ def show_learned(done: LearnResult, console: Console) -> None:
         f"learned  {done.new} images ({done.learned} in all): {values['backbone']}, {described(values)}"
     ]
     if done.progressive is not None:
-        lines.append(f"         accuracy {done.progressive:.4f} of images before they were learned")
+        lines.append(f"         accuracy {done.progressive:.4f} on images before they were learned")
     lines.append(f"         {metric} {done.validation[metric]:.4f} in validation")
     lines.append(
         "test     " + ", ".join(f"{name} {value:.4f}" for name, value in done.test.metrics.items())

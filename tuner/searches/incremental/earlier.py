@@ -18,7 +18,7 @@ from tuner.learning.state import Course, LearnedState, read_learner
 from tuner.learning.stream import drawn_order
 from tuner.preparation.images import PreparedImages
 from tuner.searches.incremental.feature_rows import HELD_BACK
-from tuner.searches.resume import EarlierSearch
+from tuner.searches.resume import EarlierSearch, flat
 from tuner.tracking import names
 from tuner.tracking.heartbeat import Heartbeat, check_free
 from tuner.tracking.run_log import read_artifact
@@ -26,14 +26,14 @@ from tuner.tracking.runs import found_runs
 
 # What was learned is of these.
 _FIXED = (
-    "learn.backbone",
-    "learn.classifier",
-    "learn.step",
-    "learn.seed",
-    "precision",
-    "transparent",
-    "max_value",
-    "split",
+    "learn.backbone.",
+    "learn.classifier.",
+    "learn.step.",
+    "learn.seed.",
+    "precision.",
+    "transparent.",
+    "max_value.",
+    "split.",
 )
 
 
@@ -172,13 +172,10 @@ def check_same_learning(earlier: Experiment, experiment: Experiment, run_id: str
     ExperimentError
         What differs, with both values.
     """
-    before, now = earlier.for_learning().to_yaml_dict(), experiment.to_yaml_dict()
-    for key in _FIXED:
-        group, _, name = key.partition(".")
-        was, is_now = (
-            (each.get(group, {}).get(name) if name else each.get(group)) for each in (before, now)
-        )
-        if was != is_now:
+    before, now = (dict(flat(each.to_yaml_dict())) for each in (earlier.for_learning(), experiment))
+    for key in sorted(before.keys() | now.keys()):
+        was, is_now = before.get(key, "not set"), now.get(key, "not set")
+        if f"{key}.".startswith(_FIXED) and was != is_now:
             raise ExperimentError(
                 f"The run {run_id} cannot be gone on with: {key} was {was} and is {is_now}. Resume it "
                 "without this, or learn anew without --resume."

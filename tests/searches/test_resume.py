@@ -13,6 +13,7 @@ from tuner.searches.resume import (
     EarlierSearch,
     check_same,
     check_same_images,
+    check_unfinished,
     ended_trials,
     find_search,
 )
@@ -136,3 +137,11 @@ def test_a_fine_tuning_goes_on_with_its_own_settings_and_a_search_with_its_own()
         check_same(trained, longer.for_tuning(), tunes=True)
     with pytest.raises(ExperimentError, match=r"fine_tune\.seed was 42 and is 7"):
         check_same(trained, seeded.for_tuning(), tunes=True)
+
+
+def test_a_fine_tuning_that_came_to_its_end_is_not_gone_on_with(earlier: EarlierSearch) -> None:
+    check_unfinished(replace(earlier, status="KILLED"))
+    with pytest.raises(
+        ExperimentError, match=f"The fine-tuning {earlier.run_id} has come to its end, and nothing"
+    ):
+        check_unfinished(replace(earlier, status="FINISHED"))

@@ -44,9 +44,17 @@ def test_the_head_is_the_source_s_and_its_map_is_flattened_if_asked(tmp_path: Pa
     assert built.after.get_layer("classes").units == 2
 
 
-def test_the_same_seed_builds_the_same_head(tmp_path: Path) -> None:
-    base = small_base(tmp_path)
-    one, other, third = (build(base, small_plan(seed=seed), 2).whole.get_weights() for seed in (1, 1, 2))
+@pytest.mark.parametrize("name", ["small", "small-cnn"])
+def test_the_same_seed_builds_the_same_network(name: str, tmp_path: Path) -> None:
+    """All that is kept of it: weights, and the random generators of augmentation and dropout."""
+    base = small_base(tmp_path) if name == "small" else Base(name, None, (SIDE, SIDE), "unit", "none")
+    one, other, third = (
+        [
+            np.asarray(variable)
+            for variable in build(base, small_plan(seed=seed, augment="strong"), 2).model.variables
+        ]
+        for seed in (1, 1, 2)
+    )
     assert all(map(np.array_equal, one, other))
     assert not all(map(np.array_equal, one, third))
 

@@ -202,7 +202,7 @@ class Opened:
             ):
                 run()
         finally:
-            self.left.know(results_of(trials))
+            self.left.know(result.run_id for result in results_of(trials))
             self.left.close()
         results = results_of(trials)
         unsent = sum(result.unsent for result in results)

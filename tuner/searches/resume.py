@@ -159,18 +159,30 @@ def check_same(earlier: EarlierSearch, experiment: Experiment, *, tunes: bool = 
         if before.get(key) != now.get(key) and not key.startswith(_FREE_OF_TUNING if tunes else _FREE)
     ]
     if changed:
+        what = "fine-tuning" if tunes else "search"
         raise ExperimentError(
-            f"The search {earlier.run_id} cannot be resumed with another experiment: {'; '.join(changed)}. "
-            "Resume it without --experiment and without these options, or start a new search."
+            f"The {what} {earlier.run_id} cannot be resumed with another experiment: {'; '.join(changed)}. "
+            f"Resume it without --experiment and without these options, or start a new {what}."
         )
 
 
-def check_same_images(earlier: EarlierSearch, data_digest: str) -> None:
+def check_unfinished(earlier: EarlierSearch) -> None:
+    """Refuse a fine-tuning that came to its end: its checkpoints are gone; errors as `check_same`."""
+    if earlier.status == "FINISHED":
+        raise ExperimentError(
+            f"The fine-tuning {earlier.run_id} has come to its end, and nothing is left to do: leave out "
+            "--resume to train anew."
+        )
+
+
+def check_same_images(earlier: EarlierSearch, data_digest: str, *, tunes: bool = False) -> None:
     """Refuse images, labels or a split other than the earlier search's; errors as `check_same`."""
     if earlier.data_digest not in (None, data_digest):
+        what = "fine-tuning" if tunes else "search"
+        new = "a new one" if tunes else "a new search; features are not extracted again"
         raise ExperimentError(
-            f"The search {earlier.run_id} cannot be resumed: its images were added to, removed, changed or "
-            "moved to other classes since. Start a new search; features are not extracted again."
+            f"The {what} {earlier.run_id} cannot be resumed: its images were added to, removed, changed or "
+            f"moved to other classes since. Start {new}."
         )
 
 

@@ -269,9 +269,9 @@ class CutOffTrials:
         self._parent_id = parent_id
         self._returned: set[str] | None = None
 
-    def know(self, results: Iterable[TrialResult]) -> None:
-        """Take the results that trials gave to the search: their runs say what is true."""
-        self._returned = {result.run_id for result in results if result.run_id is not None}
+    def know(self, run_ids: Iterable[str | None]) -> None:
+        """Take the runs of trials that gave a result to the search: they say what is true."""
+        self._returned = {run_id for run_id in run_ids if run_id is not None}
 
     def close(self) -> None:
         """End what runs and, once the results are known, what failed without one.

@@ -68,10 +68,10 @@ def build(base: Base, plan: Plan, classes: int, precision: str | None = None) ->
     """
     keras = import_keras()
     layers, policy = keras.layers, _policy(precision or plan.precision)
-    opened = open_base(base)
-    if policy != "float32" and not base.is_saved_model:
-        compute_in(opened, policy)
     with seeded(plan.seed):
+        opened = open_base(base)  # small-cnn is drawn, too
+        if policy != "float32" and not base.is_saved_model:
+            compute_in(opened, policy)
         head: list[Any] = []
         if plan.units:
             head += [layers.Dense(plan.units, dtype=policy), layers.ReLU(dtype=policy)]

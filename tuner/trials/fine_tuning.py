@@ -105,6 +105,8 @@ class Trained:
         All epochs together.
     reason
         Why it failed; None where it did not.
+    notes
+        Sentences on what happened on the way.
     """
 
     number: int
@@ -113,6 +115,7 @@ class Trained:
     best: Epoch | None = None
     seconds: float = 0.0
     reason: str | None = None
+    notes: Sequence[str] = ()
 
     def rank(self, metric: str) -> tuple[float, float, int]:
         """The lower, the better; of a trial that did not fail."""
@@ -195,7 +198,8 @@ class TuningTrial:
         except Exception as error:
             return replace(trained, reason=first_line(error))
         seconds = sum(epoch.seconds for epoch in progress.history)
-        return replace(trained, epochs=len(progress.history), best=best, seconds=seconds)
+        epochs, notes = len(progress.history), tuple(progress.notes)
+        return replace(trained, epochs=epochs, best=best, seconds=seconds, notes=notes)
 
     def training(self, number: int, run: RunLog | None = None) -> Training:
         """The training of a trial, which logs its epochs to a run."""

@@ -23,7 +23,13 @@ from tuner.preparation.pixels import prepare_pixels
 from tuner.registry.versions import RegisteredVersion, holder_of
 from tuner.reports.search import log_prepared
 from tuner.searches.opening import Opened, opened
-from tuner.searches.resume import EarlierSearch, check_same, check_same_images, resumable
+from tuner.searches.resume import (
+    EarlierSearch,
+    check_same,
+    check_same_images,
+    check_unfinished,
+    resumable,
+)
 from tuner.searches.tuning.halving import search_trainings
 from tuner.searches.tuning.winner import finish_tuned
 from tuner.spark.launch import SparkLaunch
@@ -124,6 +130,7 @@ def run_fine_tuning(
     except ValueError as error:
         raise ExperimentError(f"The experiment {experiment.name} trains no network: {error}.") from None
     if resume:
+        check_unfinished(resume)
         check_same(resume, experiment, tunes=True)
     store = resume.store if resume else open_tracking(experiment.name)
     holder_of(store, experiment.model_name, experiment.registry.alias)
@@ -177,7 +184,7 @@ def _tune(
             found.console,
         )
     if resume:
-        check_same_images(resume, prepared.digest)
+        check_same_images(resume, prepared.digest, tunes=True)
     images = _images(found, prepared, folder / "images")
     _log_data(found, prepared, base)
     if settings.searched:

@@ -15,7 +15,7 @@ from tuner.tracking import names
 from tuner.training.bases import Base
 from tuner.training.images import TrainingImages
 from tuner.training.loop import Training
-from tuner.trials.fine_tuning import Rung, Trained, TuningTrial, drawn_points, rungs
+from tuner.trials.fine_tuning import Rung, Trained, TuningTrial, Values, drawn_points, rungs
 from tuner.trials.grid import grid_proposals
 from tuner.trials.spark_trials import lost_reasons, make_trials, run_trials
 
@@ -60,17 +60,18 @@ def search_trainings(
     _say(found, f"{len(points)} trials of {', '.join(settings.searched)}: {told}")
     results: dict[int, Trained] = {}
     for place, rung in enumerate(planned):
-        numbers = _best(results, rung.trials, search.metric) if place else list(trial.numbers)
-        if place:
+        numbers = list(trial.numbers)
+        if place:  # of those that ran: who was stopped stays stopped, even if others fail
+            ran = {number: results[number] for number in numbers}
+            numbers = _best(ran, rung.trials, search.metric)
             _stop_others(found, results, trial.numbers, numbers, planned[place - 1])
         trial = replace(trial, numbers=numbers, until=rung.epoch)
-        ended, lost = _run(found, trial)
-        results |= {result.number: result for result in ended}
-        if not any(results[number].best for number in numbers if number in results):
+        _run(found, trial, results)
+        if not any(results[number].best for number in numbers):
             reasons = sorted({result.reason for result in results.values() if result.reason})
-            why = "; ".join([*reasons, *lost][:3])
+            why = "; ".join(reasons[:3])
             raise SearchError(f"None of the {len(numbers)} trials succeeded: {why} (see their runs).")
-    winner = _best({n: results[n] for n in trial.numbers if n in results}, 1, search.metric)[0]
+    winner = _best({number: results[number] for number in trial.numbers}, 1, search.metric)[0]
     frame = _table(results, points, search.metric)
     found.run.table(frame, names.LEADERBOARD_FILE)
     found.run.batch(tags={names.BEST: str(winner)})
@@ -88,7 +89,7 @@ def _stop_others(
 ) -> None:
     """Say of the trials that are behind that they are not trained any further, also in their runs."""
     metric, client = found.experiment.search.metric, found.store.client()
-    ranked = _best({n: results[n] for n in ran if n in results}, len(ran), metric)
+    ranked = _best({number: results[number] for number in ran}, len(ran), metric)
     behind = [number for number in ranked if number not in left]
     for number in behind:
         result = results[number]
@@ -107,38 +108,54 @@ def _score(result: Trained, metric: str) -> str:
     return f"{metric} {result.best.metrics[f'validation_{metric}']:.4f}" if result.best else "failed"
 
 
-def _run(found: Opened, trial: TuningTrial) -> tuple[list[Trained], list[str]]:
-    """Run a rung's trials; gives their results, and what Spark said of those that were lost."""
+def _run(found: Opened, trial: TuningTrial, results: dict[int, Trained]) -> None:
+    """Run a rung's trials, and add their results to those of the rungs before."""
     spark, count = found.session.spark, len(trial.numbers)
     search = found.experiment.search.model_copy(
         update={"max_evals": count, "early_stop": None, "timeout": None, "deterministic": False}
     )
-    trials = make_trials(spark, search)
+    trials, before = make_trials(spark, search), dict(results)
 
     def cancel() -> None:
         trials.timeout = 1e-3  # SparkTrials then cancels what runs and starts no more
 
-    with found.stop.handled_by(cancel), preloading(spark.sparkContext, FOR_TRAINING):
-        run_trials(trials, trial, search, proposals=grid_proposals(count))
-    ended = [Trained.of_document(doc["result"]) for doc in list(trials.trials)]
-    results = [result for result in ended if result is not None]
-    for result in results:
-        if result.reason:
-            _say(found, f"trial {result.number:03d} failed: {result.reason}")
-    return results, lost_reasons(trials)
+    try:
+        with found.stop.handled_by(cancel), preloading(spark.sparkContext, FOR_TRAINING):
+            run_trials(trials, trial, search, proposals=grid_proposals(count))
+    finally:
+        read = [Trained.of_document(doc["result"]) for doc in list(trials.trials)]
+        ended = {result.number: result for result in read if result is not None}
+        results |= ended
+        found.left.know(result.run_id for result in results.values())
+    lost = "; ".join(lost_reasons(trials)) or "Spark does not say why"
+    for number in trial.numbers:
+        if number not in ended:
+            results.setdefault(number, Trained(number, reason=lost))
+            _say(found, f"trial {number:03d} was lost: {lost}")
+        else:
+            _tell(found, before.get(number), ended[number])
 
 
-def _table(results: dict[int, Trained], points: Sequence[object], metric: str) -> pd.DataFrame:
-    rows = []
-    for number, result in sorted(results.items()):
+def _tell(found: Opened, before: Trained | None, now: Trained) -> None:
+    """Say what is new of a trial, and not its score: all are ranked together."""
+    known = before.notes if before else ()
+    for note in now.notes:
+        if note not in known:
+            _say(found, f"trial {now.number:03d}: {note}")
+    if now.reason:
+        _say(found, f"trial {now.number:03d} failed: {now.reason}")
+
+
+def _table(results: dict[int, Trained], points: Sequence[Values], metric: str) -> pd.DataFrame:
+    """One row a trial, the best first, those that failed last."""
+    ranked = _best(results, len(results), metric)
+    rows: list[dict[str, object]] = []
+    for number in [*ranked, *sorted(results.keys() - set(ranked))]:
+        result = results[number]
         scored = {metric: result.best.metrics[f"validation_{metric}"]} if result.best else {}
-        values: object = points[number - 1]
-        assert isinstance(values, dict)
-        status = "FAILED" if result.reason else "FINISHED"
-        rows.append(
-            {"trial": number, "run_id": result.run_id, **values, "status": status, "epochs": result.epochs}
-            | {**scored, "seconds": result.seconds}
-        )
+        row = {"trial": number, "run_id": result.run_id, **points[number - 1]}
+        row |= {"status": "FAILED" if result.reason else "FINISHED", "epochs": result.epochs, **scored}
+        rows.append({**row, "seconds": result.seconds})
     return pd.DataFrame(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tuner.searches.tuning.fine_tune import FineTuning
 
 app = typer.Typer()
+key = partial(option, others="What is trained, and how")
 
 
 @app.command(rich_help_panel=SEARCHES)
@@ -42,25 +44,23 @@ def fine_tune(
         bool, typer.Option("--force", help="Go on with it even if a process seems to be at work on it.")
     ] = False,
     images: Images = "",
-    base: Annotated[str, option("base", "The network to begin with, by name, or small-cnn")] = "",
-    augment: Annotated[str, option("augment", "none or strong")] = "",
-    unfreeze: Annotated[str, option("unfreeze", "15, -15, a layer's name, all or none")] = "",
-    warm_up_epochs: Annotated[str, option("warm_up_epochs", "Epochs of the head alone")] = "",
-    epochs: Annotated[str, option("epochs", "Epochs with the layers that are unfrozen")] = "",
+    base: Annotated[str, key("base", "The network to begin with, by name, or small-cnn")] = "",
+    augment: Annotated[str, key("augment", "none or strong")] = "",
+    unfreeze: Annotated[str, key("unfreeze", "15, -15, a layer's name, all or none")] = "",
+    warm_up_epochs: Annotated[str, key("warm_up_epochs", "Epochs of the head alone")] = "",
+    epochs: Annotated[str, key("epochs", "Epochs with the layers that are unfrozen")] = "",
     warm_up_learning_rate: Annotated[
-        str, option("warm_up_learning_rate", "1e-3, a list or a range 1e-4:1e-2")
+        str, key("warm_up_learning_rate", "1e-3, a list or a range 1e-4:1e-2")
     ] = "",
-    learning_rate: Annotated[str, option("learning_rate", "1e-3, a list or a range 1e-4:1e-2")] = "",
-    batch_size: Annotated[str, option("batch_size", "Images a step")] = "",
-    early_stop: Annotated[
-        str, option("early_stop", "End a phase after so many epochs without a gain")
-    ] = "",
-    max_evals: Annotated[str, option("max_evals", "How many trials, where something is searched")] = "",
-    parallelism: Annotated[str, option("parallelism", "How many trials at once")] = "",
-    seed: Annotated[str, option("seed", "The seed of the split and of all that is drawn")] = "",
-    metric: Annotated[str, option("metric", "What epochs and trials are ranked by in validation")] = "",
-    validation: Annotated[str, option("validation", "holdout or cv:5, whose first fold validates")] = "",
-    precision: Annotated[str, option("precision", "float32, bfloat16 or, on a GPU, float16")] = "",
+    learning_rate: Annotated[str, key("learning_rate", "1e-3, a list or a range 1e-4:1e-2")] = "",
+    batch_size: Annotated[str, key("batch_size", "Images a step")] = "",
+    early_stop: Annotated[str, key("early_stop", "End a phase after so many epochs without a gain")] = "",
+    max_evals: Annotated[str, key("max_evals", "How many trials, where something is searched")] = "",
+    parallelism: Annotated[str, key("parallelism", "How many trials at once")] = "",
+    seed: Annotated[str, key("seed", "The seed of the split and of all that is drawn")] = "",
+    metric: Annotated[str, key("metric", "What epochs and trials are ranked by in validation")] = "",
+    validation: Annotated[str, key("validation", "holdout or cv:5, whose first fold validates")] = "",
+    precision: Annotated[str, key("precision", "float32, bfloat16 or, on a GPU, float16")] = "",
     cache: Cache = "",
     master: Annotated[str, MASTER] = "",
     quiet: Quiet = False,

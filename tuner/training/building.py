@@ -16,6 +16,9 @@ from tuner.training.augmentation import augmentation_layers
 from tuner.training.bases import Base, open_base
 from tuner.training.plan import Plan
 
+# Keras's own momentum of batch normalization, and the steps of an epoch that it is good for.
+_MOMENTUM, _STEPS = 0.99, 100
+
 
 @dataclass(frozen=True, eq=False)
 class Built:
@@ -51,7 +54,9 @@ class Built:
         return LinearHead(weights.T.copy(), biases)
 
 
-def build(base: Base, plan: Plan, classes: int, precision: str | None = None) -> Built:
+def build(
+    base: Base, plan: Plan, classes: int, precision: str | None = None, *, steps: int = _STEPS
+) -> Built:
     """Build base and head.
 
     The base is called as in inference even while it learns: its batch normalization keeps the means and
@@ -65,6 +70,8 @@ def build(base: Base, plan: Plan, classes: int, precision: str | None = None) ->
         How many there are.
     precision
         What layers compute in; None: what the plan says.
+    steps
+        Of an epoch.
     """
     keras = import_keras()
     layers, policy = keras.layers, _policy(precision or plan.precision)
@@ -76,7 +83,9 @@ def build(base: Base, plan: Plan, classes: int, precision: str | None = None) ->
         if plan.units:
             head += [layers.Dense(plan.units, dtype=policy), layers.ReLU(dtype=policy)]
         if plan.batch_normalization:
-            head.append(layers.BatchNormalization(dtype=policy))
+            # Of an epoch of few steps the means and variances follow as far as of one of a hundred.
+            momentum = _MOMENTUM ** max(1.0, _STEPS / steps)
+            head.append(layers.BatchNormalization(momentum=momentum, dtype=policy))
         dropout = layers.Dropout(plan.dropout, seed=plan.seed + 5, dtype=policy)
         softmax = layers.Dense(classes, activation="softmax", dtype="float32", name="classes")
         images = keras.Input((*base.input_size, 3), name="images")

@@ -94,7 +94,8 @@ class Training:
 
     @cached_property
     def _built(self) -> Built:
-        return build(self._base, self.plan, len(self._labels))
+        steps = math.ceil(len(self._learned) / self.plan.batch_size)
+        return build(self._base, self.plan, len(self._labels), steps=steps)
 
     @cached_property
     def _whole_way(self) -> _Way:

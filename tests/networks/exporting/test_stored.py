@@ -31,7 +31,9 @@ def keras_file(folder: Path, *, exportable: bool = True) -> Path:
     keras = import_keras()
     keras.utils.set_random_seed(3)
     pixels = keras.Input((*SIDE, 3))
-    maps = keras.layers.Conv2D(8, 3, activation="relu", strides=2)(pixels)
+    # It holds tensors, no weights; EfficientNet begins with it.
+    maps = keras.layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])(pixels)
+    maps = keras.layers.Conv2D(8, 3, activation="relu", strides=2)(maps)
     maps = keras.layers.BatchNormalization()(maps)
     if not exportable:
         maps = keras.layers.Reshape((11 * 9 * 8,))(maps)

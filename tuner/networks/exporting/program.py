@@ -66,9 +66,17 @@ def convert(request: Request, target: Path) -> None:
         Whatever tf2onnx says of what it cannot convert.
     """
     graph, _ = feature_graph(Path(request.file), request.input_size, "float32", request.pooling)
+    import onnx
     import tf2onnx
 
-    tf2onnx.convert.from_function(graph, graph.input_signature, opset=OPSET, output_path=str(target))
+    model, _ = tf2onnx.convert.from_function(graph, graph.input_signature, opset=OPSET)
+    # Tensors that a layer holds, as `Normalization` does its means, come as inputs: they are constants.
+    captures = graph.get_concrete_function(*graph.input_signature).graph.captures
+    held = {inner.name: outer for outer, inner in captures}
+    for given in [given for given in model.graph.input if given.name in held]:
+        model.graph.input.remove(given)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(held[given.name].numpy(), given.name))
+    onnx.save(model, str(target))
 
 
 def compare(request: Request, exported: Path, images: np.ndarray) -> float:

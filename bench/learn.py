@@ -70,7 +70,7 @@ def stream(cache: list[str], rows: int, given: dict[str, Any]) -> Any:
         LearnerSetting(TABLE[given["classifier"]], {}, given["width"], CLASSES, seed=SEED)
     )
     with RowFile(Path("rows"), (rows, given["width"])) as file:
-        read_features(cache, [digest_of(n) for n in range(rows)], file, (None, "today"))
+        read_features(cache, [digest_of(n) for n in range(rows)], file, (None, "today"), ahead=False)
         started = time.perf_counter()
         for _ in learn_stream(
             learner, file, np.arange(rows), label, course=Course(SEED, given["batch"], 1)

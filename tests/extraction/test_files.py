@@ -7,7 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.base.errors import CacheError
-from tuner.extraction.files import Row, counts, parts, remove_damaged, write_part, writing_to
+from tuner.extraction.files import (
+    Row,
+    counts,
+    parts,
+    read_features,
+    remove_damaged,
+    write_part,
+    writing_to,
+)
 
 ROWS = [
     Row("a" * 64, np.arange(4, dtype=np.float32), None, "transparent: white", 200, 255, -1),
@@ -77,3 +85,14 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
         writing_to(tmp_path),
     ):
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_features_are_the_same_whichever_way_they_are_read(folder: Path, ahead: bool) -> None:
+    features = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    digests = [f"{number:064d}" for number in range(60)]
+    for first in range(0, 60, 20):
+        write_part(folder, [Row(digests[n], features[n], None, "today") for n in range(first, first + 20)])
+    matrix = np.zeros((31, 5), np.float32)
+    read_features(parts(folder), [*digests[59:29:-1], digests[50]], matrix, ["today"], ahead=ahead)
+    assert np.array_equal(matrix, features[[*range(59, 29, -1), 50]])

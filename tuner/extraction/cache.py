@@ -227,10 +227,12 @@ class FeatureCache:
         network: Network,
         digests: Sequence[str],
         advance: Callable[[int], object] = lambda _: None,
+        *,
+        ahead: bool = True,
     ) -> None:
         """Read the features of images that have them into the rows of a matrix, in this order.
 
-        `advance` is told how many distinct images more.
+        `advance` is told how many distinct images more; `ahead` is as `read_features` takes it.
 
         Raises
         ------
@@ -239,7 +241,9 @@ class FeatureCache:
         """
         self._note_use(network)
         outcomes = _outcomes(network)
-        self._read(network, lambda files: read_features(files, digests, matrix, outcomes, advance))
+        self._read(
+            network, lambda files: read_features(files, digests, matrix, outcomes, advance, ahead=ahead)
+        )
 
     def _note_use(self, network: Network) -> None:
         folder = self.folder(network)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,14 @@ SCHEMA = pa.schema(
     ]
 )
 _BATCH_ROWS, _BATCH_BYTES = 4096, 32 * 2**20  # held at once
+# How files are read: ahead of what is asked for, on all cores; or one after the other, by pieces.
+_AHEAD: Mapping[str, Any] = {"batch_readahead": 2, "fragment_readahead": 2}
+_BY_PIECES: Mapping[str, Any] = {
+    "batch_readahead": 0,
+    "fragment_readahead": 1,
+    "use_threads": False,
+    "fragment_scan_options": ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+}
 _DIGITS = 32  # of the sha256 of a file, in its name
 
 _checked: dict[Path, tuple[int, int]] = {}
@@ -136,6 +144,8 @@ def read_features(
     matrix: Matrix,
     outcomes: Outcomes,
     advance: Callable[[int], object] = lambda _: None,
+    *,
+    ahead: bool = True,
 ) -> None:
     """Read the features of images into the rows of a matrix, in the order of their digests.
 
@@ -151,6 +161,8 @@ def read_features(
         What must have decided a row, for it to count.
     advance
         Told how many distinct images more were read.
+    ahead
+        False: slower, in less memory, and no more of many files than of one.
 
     Raises
     ------
@@ -163,7 +175,7 @@ def read_features(
     first = np.full(len(distinct), -1)
     first[rows[::-1]] = np.arange(len(wanted))[::-1]
     missing = np.ones(len(distinct), bool)
-    for found, features in _batches(files, outcomes, matrix.shape[1]):
+    for found, features in _batches(files, outcomes, matrix.shape[1], ahead):
         # A task that was tried again may have written an image twice.
         known, places = np.unique(distinct.get_indexer(pd.Index(found)), return_index=True)
         new = (known >= 0) & missing[known]
@@ -180,7 +192,7 @@ def read_features(
 
 
 def _batches(
-    files: Sequence[str], outcomes: Outcomes, width: int
+    files: Sequence[str], outcomes: Outcomes, width: int, ahead: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Digests and features of images that have some."""
     if not files:
@@ -190,8 +202,7 @@ def _batches(
             columns=["digest", "features"],
             filter=pc.field("features").is_valid() & counting(outcomes),
             batch_size=max(1, min(_BATCH_ROWS, _BATCH_BYTES // (4 * max(1, width)))),
-            batch_readahead=2,
-            fragment_readahead=2,
+            **(_AHEAD if ahead else _BY_PIECES),
         )
         for batch in scanner.to_batches():
             if batch.num_rows:

@@ -100,7 +100,7 @@ def learn(
     master: str | None = None,
     console: Console | None = None,
 ) -> LearnResult | None:
-    """Learn images a batch at a time, in flat memory; test and register what was learned.
+    """Learn images a batch at a time, in little memory; test and register what was learned.
 
     The words are those of the experiment's `learn` and of `tuner learn`. With `resume`, what an earlier run
     has not learned is learned, and compared with what there was before.

@@ -63,7 +63,7 @@ def learn(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn images a batch at a time, in flat memory; later, with --resume, those that are new."""
+    """Learn images a batch at a time, in little memory; later, with --resume, those that are new."""
     from tuner.experiment.file import LEARN_OVERRIDES, read_experiment
 
     keys = {key: value for key, value in locals().items() if key in LEARN_OVERRIDES}

@@ -88,7 +88,7 @@ def feature_rows(
             file = RowFile(staging / "rows", (len(digests), network.width))
         with file:
             with writing_to(cache.root):
-                cache.load_into(file, network, digests)
+                cache.load_into(file, network, digests, ahead=False)
             yield FeatureRows(file, *parts)
     finally:
         cache.place.discard(staging)

@@ -304,8 +304,9 @@ def dangers(source: str) -> list[str]:
                 found += sorted(parts & (MODULES | UNPICKLERS) - safe)
             case ast.Call(func=function, keywords=keywords):
                 name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-                method_of_re = isinstance(function, ast.Attribute) and ast.unparse(function.value) == "re"
-                if (name in CALLS and not method_of_re) or name in UNPICKLERS:
+                # Patterns and Keras models are compiled, too.
+                own = name == "compile" and ast.unparse(function) not in ("compile", "builtins.compile")
+                if (name in CALLS and not own) or name in UNPICKLERS:
                     found.append(name)
                 for option in keywords:
                     if option.arg in OPTIONS and ast.unparse(option.value) != repr(OPTIONS[option.arg]):
@@ -335,6 +336,8 @@ def test_no_module_unpickles_or_runs_what_it_reads(file: Path):
         "YAML(typ='unsafe')",
         "eval(text)",
         "exec(text)",
+        "compile(text, name, mode)",
+        "builtins.compile(text, name, mode)",
         "os.system(text)",
         "subprocess.run(text, shell=True)",
         "keras.saving.load_model(file)",
@@ -347,7 +350,7 @@ def test_the_search_for_dangers_finds_them(source: str):
 
 
 def test_what_is_no_danger_is_none():
-    assert not dangers("import re\nre.compile('a')\nYAML(typ='safe')\nnp.load(file, allow_pickle=False)")
+    assert not dangers("import re\nre.compile('a')\nmodel.compile()\nYAML(typ='safe')\nnp.load(file, allow_pickle=False)")
 
 
 def test_an_array_or_a_pickle_is_no_image(tmp_path: Path):

@@ -95,7 +95,11 @@ def test_a_trial_goes_on_in_its_own_run_and_a_failure_is_its_own(
     assert first.run_id == second.run_id
     assert second.run_id is not None
     steps = client.get_metric_history(second.run_id, "loss")
-    assert sorted(metric.step for metric in steps)[-3:] == [1, 2, 3]
+    assert sorted(metric.step for metric in steps) == [1, 2, 3]
+    assert second.best is not None
+    shown = client.get_run(second.run_id).data.metrics
+    assert shown["accuracy"] == second.best.metrics["validation_accuracy"]
+    assert shown["best_epoch"] == second.best.number
     assert client.get_run(second.run_id).info.status == "FINISHED"
     failed = Trained.of_document(replace(trial, numbers=[2], until=3)({NUMBER: 1}))
     assert failed is not None

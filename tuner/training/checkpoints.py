@@ -30,6 +30,16 @@ class Epoch:
     seconds: float
     metrics: Mapping[str, float]
 
+    @property
+    def validation(self) -> dict[str, float]:
+        """What the validation part showed, by the names that metrics have in a search's trials."""
+        of_validation = "validation_"
+        return {
+            name.removeprefix(of_validation): value
+            for name, value in self.metrics.items()
+            if name.startswith(of_validation)
+        }
+
     def rank(self, metric: str) -> tuple[float, float]:
         """The lower, the better: by the metric, then by the loss, for few images have many equals."""
         return loss_of(metric, self.metrics[f"validation_{metric}"]), self.metrics["validation_logLoss"]

@@ -194,7 +194,7 @@ class TuningTrial:
                 training = self.training(number, run)
                 progress = training.run(self.until)
                 best = progress.best(self.metric)
-                run.batch(metrics={**best.metrics, "best_epoch": best.number}, step=0)
+                run.batch(metrics={**best.validation, "best_epoch": best.number}, step=progress.begins - 1)
         except Exception as error:
             return replace(trained, reason=first_line(error))
         seconds = sum(epoch.seconds for epoch in progress.history)

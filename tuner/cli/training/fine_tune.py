@@ -91,7 +91,7 @@ def show_tuning(result: FineTuning, console: Console) -> None:
     shown = ", ".join(f"{name} {value:.4f}" for name, value in result.test.metrics.items())
     lines = [
         f"network  {result.base}, trained: epoch {best.number} of {len(result.epochs)} ({values})",
-        f"         {result.metric} {best.metrics[f'validation_{result.metric}']:.4f} in validation",
+        f"         {result.metric} {best.validation[result.metric]:.4f} in validation",
         f"test     {shown}",
         model_line(version),
         f"run      {result.run_id}",
@@ -115,13 +115,7 @@ def tuning_json(result: FineTuning) -> str:
         "values": dict(result.values),
         "epochs": json.loads(result.epochs.to_json(orient="records")),
         "best_epoch": result.best.number,
-        "validation": numbers(
-            {
-                name.removeprefix("validation_"): value
-                for name, value in result.best.metrics.items()
-                if name.startswith("validation_")
-            }
-        ),
+        "validation": numbers(result.best.validation),
         "test": numbers(result.test.metrics),
         "trials": None if trials is None else json.loads(trials.to_json(orient="records")),
         "model": version_document(version),

@@ -236,6 +236,7 @@ def opened(
     master: str | None = None,
     connect_port: int = 0,
     launch: SparkLaunch | None = None,
+    preload: Sequence[str] = FOR_TRIALS,
     console: Console,
 ) -> Iterator[Opened]:
     """Begin a run, start Spark and check its workers, in the order in which all of it ends again.
@@ -243,17 +244,19 @@ def opened(
     Parameters
     ----------
     kind
-        Of the run: `search` or `spot-check`; it is also said to the person.
+        Of the run: `search`, `spot-check` or `fine-tune`; it is also said to the person.
     rows
         The classifiers that trials fit.
     advice
         Says how to go on with what is stopped, given the run's id.
     resume, master, connect_port, launch, console
         As `tuner.searches.search.run_search` takes them.
+    preload
+        What workers import that are started ahead; nothing: none are.
     """
     with ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
-        heartbeat = Heartbeat(store)
+        heartbeat = Heartbeat(store, "fine-tuning" if kind == "fine-tune" else "search")
         if resume:  # before its run is touched: another process may do the same
             heartbeat.claim(resume.run_id)
         run_name = experiment.name if kind == "search" else f"{experiment.name}-{kind}"
@@ -268,7 +271,7 @@ def opened(
         write_view(store, kind, experiment.search.metric, searched)
         name, parallelism = f"tuner {experiment.name}", experiment.search.parallelism
         launch = launch or launch_spark(
-            name, parallelism, master=master, port=connect_port, preload=FOR_TRIALS
+            name, parallelism, master=master, port=connect_port, preload=preload
         )
         left = CutOffTrials(store, run.run_id)
         stack.callback(left.close)  # once Spark has stopped

@@ -33,6 +33,7 @@ from tuner.searches.resume import (
 from tuner.searches.tuning.halving import search_trainings
 from tuner.searches.tuning.winner import finish_tuned
 from tuner.spark.launch import SparkLaunch
+from tuner.spark.worker_daemon import FOR_TRAINING
 from tuner.tracking import names
 from tuner.tracking.store import open_tracking
 from tuner.training.bases import Base, check_unfreeze, find_base
@@ -151,6 +152,7 @@ def run_fine_tuning(
         resume=resume,
         master=master,
         launch=launch,
+        preload=FOR_TRAINING if experiment.fine_tune.searched else (),
         console=console,
     ) as found:
         found.left.close()

@@ -402,6 +402,20 @@ def test_who_was_stopped_stays_stopped_even_if_others_fail(letters: Path, tmp_pa
     assert [max(found.epochs(trial)["loss"]) for trial in trials] == [1, 1, 8, 1, 1]
 
 
+def test_where_all_that_went_on_fail_the_best_that_was_stopped_wins(letters: Path, tmp_path: Path) -> None:
+    settings = FINE_TUNE.replace("epochs: 3", "epochs: 7")
+    rates = "  learning_rate: [1e30, 1e-3, 1e-2, 1e29, 1e-4]\n  max_evals: 5\n  reduction: 3\n"
+    experiment(tmp_path, letters, settings + rates)
+    said = succeeds(tmp_path, "fine-tune", "--experiment", "a.yaml")
+    assert "5 to epoch 1, 2 to epoch 3, 1 to epoch 8" in said
+    assert "of those that were stopped, 003 is the best, as it was after epoch 1" in said
+    found = FineTuning(tmp_path)
+    assert found.run().data.tags["tuner.best_trial"] == "3"
+    assert found.run().data.metrics["best_epoch"] == 1
+    assert found.leaderboard()["trial"].tolist()[0] == 3
+    assert aliases_of(found.client, "letters") == {"champion": 1}
+
+
 def test_a_loss_that_is_no_number_ends_it_with_the_epoch(letters: Path, tmp_path: Path) -> None:
     experiment(tmp_path, letters, FINE_TUNE)
     sentence = refused(tmp_path, "fine-tune", "--experiment", "a.yaml", "--learning_rate", "1e30", code=1)

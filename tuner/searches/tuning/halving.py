@@ -68,14 +68,30 @@ def search_trainings(
         trial = replace(trial, numbers=numbers, until=rung.epoch)
         _run(found, trial, results)
         if not any(results[number].best for number in numbers):
-            reasons = sorted({result.reason for result in results.values() if result.reason})
-            why = "; ".join(reasons[:3])
-            raise SearchError(f"None of the {len(numbers)} trials succeeded: {why} (see their runs).")
-    winner = _best({number: results[number] for number in trial.numbers}, 1, search.metric)[0]
+            winner = _best_that_was_stopped(found, results)
+            break
+    else:
+        winner = _best({number: results[number] for number in trial.numbers}, 1, search.metric)[0]
     frame = _table(results, points, search.metric)
     found.run.table(frame, names.LEADERBOARD_FILE)
     found.run.batch(tags={names.BEST: str(winner)})
     return replace(trial, threads=found.session.cores).training(winner), frame
+
+
+def _best_that_was_stopped(found: Opened, results: dict[int, Trained]) -> int:
+    """Where all that went on have failed, what others came to before is not lost."""
+    stopped = _best(results, 1, found.experiment.search.metric)
+    if not stopped:
+        reasons = sorted({result.reason for result in results.values() if result.reason})
+        why = "; ".join(reasons[:3])
+        raise SearchError(f"None of the {len(results)} trials succeeded: {why} (see their runs).")
+    (winner,) = stopped
+    _say(
+        found,
+        f"all that went on have failed: of those that were stopped, {winner:03d} is the best, as it was "
+        f"after epoch {results[winner].epochs}",
+    )
+    return winner
 
 
 def _best(results: dict[int, Trained], count: int, metric: str) -> list[int]:

@@ -17,7 +17,6 @@ import numpy as np
 
 from tuner.base.errors import ExperimentError, TrialError
 from tuner.evaluation.metrics import evaluate
-from tuner.evaluation.predictions import Scored
 from tuner.experiment.training.fine_tuning import NONE, TrainingPrecision
 from tuner.networks.files import import_keras, limit_threads, sees_gpu
 from tuner.training.bases import Base, unfreeze
@@ -226,11 +225,6 @@ class Training:
         unfreeze(built.base, self._base, "all")
         _set(_kept(built), self._checkpoints.best(), "weight")
         return built
-
-    def validated(self, built: Built) -> Scored:
-        """What a network makes of the validation part."""
-        scores = _over(built.whole)(self._held).astype(np.float64)
-        return Scored(self._held.path, self._held.label_index, scores)
 
 
 def check_gpu(precision: TrainingPrecision) -> None:

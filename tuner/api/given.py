@@ -76,7 +76,7 @@ def _given(
     overrides: Mapping[str, object],
     places: Mapping[str, tuple[str, ...]],
 ) -> Experiment:
-    values = {key: plain(key, value) for key, value in overrides.items() if value is not None}
+    values = {key: _plain(key, value) for key, value in overrides.items() if value is not None}
     if isinstance(source, Experiment) and name is None and not values:
         return source
     data, where = _data(source, places, fits="backbone" not in values)
@@ -136,18 +136,18 @@ def _with_ranges(given: Mapping[str, Any]) -> dict[str, Any]:
     data = deepcopy(dict(given))
     search = data.get("search")
     if isinstance(search, Mapping):
-        search = {key: plain(key, value) for key, value in search.items()}
+        search = {key: _plain(key, value) for key, value in search.items()}
         classifiers = search.get("classifier")
         if isinstance(classifiers, list):
             search["classifier"] = [
-                {key: plain(key, value) for key, value in one.items()} if isinstance(one, Mapping) else one
+                {key: _plain(key, value) for key, value in one.items()} if isinstance(one, Mapping) else one
                 for one in classifiers
             ]
         data["search"] = search
     return data
 
 
-def plain(key: str, value: object) -> object:
+def _plain(key: str, value: object) -> object:
     """A value as an experiment file has it: paths are text, and a tuple is a range."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)

@@ -30,6 +30,7 @@ from tuner.cli.options import (
     Verbose,
     complete_file,
     given_file,
+    given_or_resumed,
 )
 from tuner.cli.options import option as _option
 from tuner.cli.results import result_json, show_result
@@ -108,17 +109,13 @@ def search(
     verbose: Verbose = False,
 ) -> None:
     """Search for the best model, log every trial to MLflow and register the winner."""
-    from tuner.experiment.file import OVERRIDES, read_experiment
+    from tuner.experiment.file import OVERRIDES
 
     keys = {key: value for key, value in locals().items() if key in OVERRIDES}
     if verbose:
         _be_verbose()
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
-    if resume and not experiment:
-        read, given = None, {key: value or None for key, value in keys.items()}
-    else:
-        file = Path(experiment) if resume else given_file(experiment, screen)
-        read, given = read_experiment(file, keys), {}
+    read, given = given_or_resumed(experiment, resume, keys, OVERRIDES, screen)
     from tuner.api.searching import search as run
 
     result = run(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from typer.models import OptionInfo
 
 from tuner.drafts.examples import DEFAULT_FILE, experiment_file
+
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Experiment
 
 # The groups of options in `tuner search --help`, by the options that are in them.
 _GROUPS = {
@@ -84,6 +87,22 @@ def given_file(given: Path | str, screen: Console) -> Path:
     if file not in (Path(given), DEFAULT_FILE):
         screen.print(f"experiment {file}, which comes with tuner", markup=False, soft_wrap=True)
     return file
+
+
+def given_or_resumed(
+    experiment: str,
+    resume: str,
+    keys: Mapping[str, str],
+    places: Mapping[str, tuple[str, ...]],
+    screen: Console,
+) -> tuple[Experiment | None, dict[str, str | None]]:
+    """The experiment of a file and of options; or None, where a run goes on by its own, and the options."""
+    from tuner.experiment.file import read_experiment
+
+    if resume and not experiment:
+        return None, {key: value or None for key, value in keys.items()}
+    file = Path(experiment) if resume else given_file(experiment, screen)
+    return read_experiment(file, keys, places), {}
 
 
 FILE = typer.Option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from tuner.cli.options import (
     Images,
     Quiet,
     complete_file,
-    given_file,
+    given_or_resumed,
     option,
 )
 from tuner.cli.results import model_line, numbers, version_document
@@ -67,15 +66,11 @@ def fine_tune(
     as_json: AsJson = False,
 ) -> None:
     """Train a network on the images, or several with successive halving; test and register the best."""
-    from tuner.experiment.file import FINE_TUNE_OVERRIDES, read_experiment
+    from tuner.experiment.file import FINE_TUNE_OVERRIDES
 
     keys = {key: value for key, value in locals().items() if key in FINE_TUNE_OVERRIDES}
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
-    if resume and not experiment:
-        read, given = None, {key: value or None for key, value in keys.items()}
-    else:
-        file = Path(experiment) if resume else given_file(experiment, screen)
-        read, given = read_experiment(file, keys, FINE_TUNE_OVERRIDES), {}
+    read, given = given_or_resumed(experiment, resume, keys, FINE_TUNE_OVERRIDES, screen)
     from tuner.api.training.fine_tuning import fine_tune as run
 
     done = run(read, **given, resume=resume or None, force=force, master=master or None, console=screen)

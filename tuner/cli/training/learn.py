@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from tuner.cli.options import (
     Precision,
     Quiet,
     complete_file,
-    given_file,
+    given_or_resumed,
     option,
 )
 from tuner.cli.results import model_line, numbers, version_document
@@ -64,15 +63,11 @@ def learn(
     as_json: AsJson = False,
 ) -> None:
     """Learn images a batch at a time, in little memory; later, with --resume, those that are new."""
-    from tuner.experiment.file import LEARN_OVERRIDES, read_experiment
+    from tuner.experiment.file import LEARN_OVERRIDES
 
     keys = {key: value for key, value in locals().items() if key in LEARN_OVERRIDES}
     screen = Screen(highlight=False, stderr=as_json, quiet=quiet)
-    if resume and not experiment:
-        read, given = None, {key: value or None for key, value in keys.items()}
-    else:
-        file = Path(experiment) if resume else given_file(experiment, screen)
-        read, given = read_experiment(file, keys, LEARN_OVERRIDES), {}
+    read, given = given_or_resumed(experiment, resume, keys, LEARN_OVERRIDES, screen)
     from tuner.api.training.learning import learn as run
 
     done = run(read, **given, resume=resume or None, force=force, master=master or None, console=screen)

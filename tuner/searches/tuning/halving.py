@@ -112,7 +112,7 @@ def _stop_others(
         assert result.best is not None
         why = (
             f"stopped after epoch {result.epochs}: rank {ranked.index(number) + 1} of {len(ranked)} by "
-            f"{metric} ({result.best.metrics[f'validation_{metric}']:.4f}); {len(left)} go on"
+            f"{metric} ({result.best.validation[metric]:.4f}); {len(left)} go on"
         )
         if result.run_id is not None:
             client.set_tag(result.run_id, names.HALVED, why, synchronous=True)
@@ -121,7 +121,7 @@ def _stop_others(
 
 
 def _score(result: Trained, metric: str) -> str:
-    return f"{metric} {result.best.metrics[f'validation_{metric}']:.4f}" if result.best else "failed"
+    return f"{metric} {result.best.validation[metric]:.4f}" if result.best else "failed"
 
 
 def _run(found: Opened, trial: TuningTrial, results: dict[int, Trained]) -> None:
@@ -168,7 +168,7 @@ def _table(results: dict[int, Trained], points: Sequence[Values], metric: str) -
     rows: list[dict[str, object]] = []
     for number in [*ranked, *sorted(results.keys() - set(ranked))]:
         result = results[number]
-        scored = {metric: result.best.metrics[f"validation_{metric}"]} if result.best else {}
+        scored = {metric: result.best.validation[metric]} if result.best else {}
         row = {"trial": number, "run_id": result.run_id, **points[number - 1]}
         row |= {"status": "FAILED" if result.reason else "FINISHED", "epochs": result.epochs, **scored}
         rows.append({**row, "seconds": result.seconds})

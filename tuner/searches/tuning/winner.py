@@ -152,7 +152,7 @@ def _facts(
         kind=f"{markdown_text(base.name)}, trained on these images with a head of its own",
         gives="probability",
         chosen=_chosen(training, best),
-        validation=(metric, best.metrics[f"validation_{metric}"]),
+        validation=(metric, best.validation[metric]),
         test=test,
     )
 
